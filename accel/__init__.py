@@ -1,0 +1,1 @@
+"""Hardware as data: machine files, DRAM standards, energy and area."""

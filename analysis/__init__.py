@@ -1,0 +1,1 @@
+"""Sweeps, reports, published tables and the command line."""

@@ -1,0 +1,1 @@
+"""(Machine, Trace, Policy) -> Plan -> Result: every timing rule, once."""

@@ -1,0 +1,1 @@
+"""Real CUDA kernels, one folder each, equal bit for bit to their Numba models."""

@@ -1,0 +1,1 @@
+"""What is computed: traces of real PyTorch runs, and the policies applied to them."""
