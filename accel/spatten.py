@@ -1,0 +1,108 @@
+"""Schema of SpAtten-type machines (`planner: spatten`), section IV of arXiv 2012.09852."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accel.memory import Memory
+
+Count = Annotated[int, Field(ge=1)]
+Cycles = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class Cost(BaseModel):
+    """Area and energy of one part, published for `at` lanes (or bytes, or channels) and scaled linearly.
+
+    energy_pj is per action: one multiply-add, one score, one comparison, one byte.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    at: Count
+    area_mm2: Amount
+    energy_pj: Amount
+
+
+class Multipliers(BaseModel):
+    """Q x K or prob x V array: a vector of D elements takes D of the multipliers (section IV-D)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    multipliers: Count
+    latency_cycles: Cycles
+    cost: Cost
+
+
+class Softmax(BaseModel):
+    """Exponential pipeline: `lanes` scores a cycle; `fifo_depth` x `lanes` scores wait between the stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lanes: Count
+    fifo_depth: Count
+    latency_cycles: Cycles
+    cost: Cost
+
+
+class TopK(BaseModel):
+    """Quick-select engines (section IV-B): one is shared by token and head top-k, one serves local value top-k."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    engines: Literal[1, 2]
+    comparators: Count
+    pass_overhead_cycles: Cycles
+    seed: Annotated[int, Field(ge=0)]
+    cost: Cost
+
+
+class Fetcher(BaseModel):
+    """Q-K-V fetcher with its crossbars (section IV-A); `latency_cycles` is the way back through it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    query_block: Count
+    query_blocks: Count
+    latency_cycles: Cycles
+    cost: Cost
+
+
+class Sram(BaseModel):
+    """K or V memory; `bytes` counts all halves of the multiple buffer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    bytes: Count
+    buffers: Count
+    cost: Cost
+
+
+class Accumulator(BaseModel):
+    """Importance accumulators of tokens (fed by softmax) and heads (fed by prob x V)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lanes: Count
+    cost: Cost
+
+
+class SpattenUnits(BaseModel):
+    """The parts of Fig. 8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    fetcher: Fetcher
+    query_key: Multipliers
+    softmax: Softmax
+    topk: TopK
+    prob_value: Multipliers
+    accumulator: Accumulator
+    key_sram: Sram
+    value_sram: Sram
+
+
+class SpattenMachine(BaseModel):
+    """A SpAtten-type accelerator. `write_output`: attention outputs go back to DRAM (12 bit an element)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    planner: Literal["spatten"]
+    source: str
+    clock_hz: Annotated[int, Field(ge=1)]
+    element_bits: Count
+    write_output: bool
+    units: SpattenUnits
+    memory: Memory
