@@ -1,13 +1,15 @@
 """DRAM as data: the standard (`standards/*.yaml`) and how a machine uses it."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Cycles = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
-FieldName = Literal["offset", "channel", "pseudo_channel", "bank_group", "bank", "column", "row"]
+AddressField = Annotated[
+    str, Field(pattern=r"^(channel|pseudo_channel|bank_group|bank|column|row)(:[1-9][0-9]?)?$")
+]
 
 
 class Organisation(BaseModel):
@@ -73,8 +75,9 @@ class Standard(BaseModel):
 class Memory(BaseModel):
     """How a machine uses its DRAM.
 
-    address_map lists `[field, bits]` from the least significant bit; the bits of a field must add up to
-    what the standard and `channels` need (checked when the machine meets the standard).
+    address_map lists the address fields above the byte-in-burst bits, lowest first: `column:2` takes the
+    two lowest column bits that are left, `column` all that are left. Every field must be used up
+    (checked when the machine meets the standard).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,4 +86,4 @@ class Memory(BaseModel):
     fifo_depth: Count
     queue_depth: Count
     request_lanes: Count
-    address_map: tuple[tuple[FieldName, Annotated[int, Field(ge=0)]] | FieldName, ...]
+    address_map: tuple[AddressField, ...]
