@@ -1,4 +1,4 @@
-"""`AttentionWork`: the attention of one sequence, after pruning, as an accelerator must run it. No torch here."""
+"""`AttentionWork`: the attention of one sequence, after pruning, as an accelerator must run it."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class AttentionWork:
-    """Rows in execution order; row r is one pass of one head: K and V are read once, `queries[r]` queries use them.
+    """Rows in execution order; row r is one pass of one head: K and V are read once for `queries[r]` queries.
 
     A prompt (summarization) has one row per layer and head with as many queries as kept tokens; a generated
     token has one row per layer and head with one query.
 
-    step, layer, head   int64 [R]   step 0 is the prompt or first token; layer and head are the model's own numbers
+    step, layer, head   int64 [R]   step 0 is the prompt or first token; layer, head: the model's own numbers
     length              int64 [R]   tokens in the cache before pruning: rows of the K and V arrays in DRAM
     queries             int64 [R]   queries that are computed, >= 1
     keys                int64 [R]   K vectors fetched, 1..length
     values              int64 [R]   V vectors used by each query, 1..keys (local value pruning)
-    key_set             int64 [R]   which entry of `set_*` lists the kept positions; -1: evenly spread over length
-    set_ptr, set_index  int64 [S+1], [.]   kept positions, ascending; one entry is shared by the heads of a layer
+    key_set             int64 [R]   which entry of `set_*` lists the kept positions; -1: evenly spread
+    set_ptr, set_index  int64 [S+1], [.]   kept positions, ascending; one entry serves the heads of a layer
     needs_lsb           uint8 [sum(queries)]   1: the largest probability of that query is below the threshold
     token_topk          int64 [R]   > 0: after this row the token top-k keeps that many of the candidates
     token_candidates    int64 [R]   how many tokens compete there (0 where token_topk is 0)
