@@ -1,0 +1,276 @@
+"""Replay: the attention work of any policy on the facts of one dense run. No torch here.
+
+A dense trace of an encoder holds, for T texts of n tokens, L layers and H heads (texts one after the other):
+
+    text_tokens       int64 [T]                 n of each text
+    dense.importance  float16 [sum(L * H * n)]  sum over the queries of the probability given to each token
+    dense.row_max     uint8 [sum(L * H * n)]    largest probability of each query x 255, nearest even
+    dense.head_score  float32 [T, L, H]         sum of |E| (E = prob x V) over queries and elements
+
+and, for each policy that was also applied inside the forward pass (rows: text, layer, kept head, ascending):
+
+    <policy>.kept_tokens  uint16   kept positions of each layer, ascending, text by text
+    <policy>.kept_heads   uint8    head of each row
+    <policy>.row_max      uint8    as above, for the kept queries of each row
+    <policy>.head_score   float32  as above, one per row
+    <policy>.score        float16  cumulative importance of the candidates of each token top-k
+    <policy>.cosine       float32 [T]  between the pruned and the dense sentence embedding
+
+What a replay leaves out: the recorded importance sums include queries that the policy has pruned, and row
+maxima do not rise as they would after renormalisation over fewer tokens. `replay_distance` measures both.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from workloads.attention import AttentionWork
+from workloads.policy import Policy
+from workloads.schedule import keep_counts
+from workloads.trace import Trace
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What pruning left of one text: the data-dependent part of its work.
+
+    tokens, heads   int64 [L]   how many take part in each layer
+    positions       int64 [sum(tokens)]   kept positions, ascending, layer by layer
+    head            int64 [sum(heads)]    kept heads, ascending, layer by layer
+    row_max         uint8 [sum(heads * tokens)]
+    score           float64 [.]   candidates of each token top-k
+    """
+
+    tokens: Ints
+    heads: Ints
+    positions: Ints
+    head: Ints
+    row_max: Bytes
+    score: Floats
+
+
+def attention_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
+    """The attention of each sequence under `policy`, by replay of the dense facts.
+
+    A recorded trace has its pruning in it: `policy` must then be None. Raises ValueError otherwise.
+    """
+    if trace.made["kind"] == "recorded":
+        if policy is not None:
+            raise ValueError(f"{trace.name}: policy must be None, the pruning is recorded, got {policy}")
+        from workloads.released import released_work
+
+        return [released_work(trace)]
+    if policy is None:
+        raise ValueError(f"{trace.name}: policy must be given, a dense trace has no pruning of its own")
+    kept = _replayed(trace, policy)
+    return [_work(trace, policy, index, text) for index, text in enumerate(kept)]
+
+
+def recorded_work(trace: Trace, name: str) -> list[AttentionWork]:
+    """The attention of each sequence as pruned inside the forward pass under the recorded policy `name`."""
+    policy = recorded_policy(trace, name)
+    return [_work(trace, policy, index, text) for index, text in enumerate(_recorded(trace, name, policy))]
+
+
+def recorded_policies(trace: Trace) -> list[str]:
+    """Names of the policies that were applied inside the forward pass."""
+    return list(trace.made.get("policies", {}))
+
+
+def recorded_policy(trace: Trace, name: str) -> Policy:
+    """The policy of that name; raises ValueError with the known names."""
+    if name not in recorded_policies(trace):
+        raise ValueError(f"{trace.name}: policy must be one of {recorded_policies(trace)}, got {name!r}")
+    return Policy.model_validate(trace.made["policies"][name])
+
+
+def replay_distance(trace: Trace, name: str) -> dict[str, Any]:
+    """How far the replay of policy `name` is from its pruning inside the forward pass.
+
+    token_jaccard_by_layer, head_jaccard_by_layer   |A and B| / |A or B| of the kept sets, mean over the texts
+    lsb_rate_in_loop, lsb_rate_replay               share of the query rows whose low bits are fetched
+    cosine_mean, cosine_min                         of the pruned with the dense sentence embedding
+    """
+    policy = recorded_policy(trace, name)
+    loop, replay = list(_recorded(trace, name, policy)), _replayed(trace, policy)
+    pairs = list(zip(loop, replay, strict=True))
+    cosine = trace.facts[f"{name}.cosine"]
+    below = _below(policy)
+    return {
+        "token_jaccard_by_layer": _jaccard([(a.positions, b.positions, a.tokens) for a, b in pairs]),
+        "head_jaccard_by_layer": _jaccard([(a.head, b.head, a.heads) for a, b in pairs]),
+        "lsb_rate_in_loop": float(np.concatenate([below[k.row_max] for k in loop]).mean()),
+        "lsb_rate_replay": float(np.concatenate([below[k.row_max] for k in replay]).mean()),
+        "cosine_mean": float(cosine.mean(dtype=np.float64)),
+        "cosine_min": float(cosine.min()),
+    }
+
+
+def _jaccard(pairs: list[tuple[Ints, Ints, Ints]]) -> list[float]:
+    """Mean over texts, by layer; a pair is two lists of members with the count of each layer."""
+    rows = []
+    for one, other, counts in pairs:
+        layers = zip(_split(one, counts), _split(other, counts), strict=True)
+        rows.append([len(np.intersect1d(a, b)) / len(np.union1d(a, b)) for a, b in layers])
+    return [float(mean) for mean in np.mean(rows, axis=0)]
+
+
+def _below(policy: Policy) -> Bytes:
+    """1 for each stored row maximum that lies below the threshold."""
+    limit = policy.lsb_threshold if policy.key_lsb_bits else 0.0
+    return (np.arange(256) / 255 < limit).astype(np.uint8)
+
+
+def _text_counts(trace: Trace, policy: Policy) -> list[tuple[Ints, Ints]]:
+    layers, heads = trace.model["layers"], trace.model["heads"]
+    return [keep_counts(policy, layers, int(n), heads) for n in trace.facts["text_tokens"]]
+
+
+def _split(values: NDArray[Any], lengths: Ints | list[int]) -> list[NDArray[Any]]:
+    return np.split(values, np.cumsum(lengths)[:-1])
+
+
+def _score_lengths(tokens: Ints) -> Ints:
+    """Candidates of the token top-k after each layer, 0 where none runs."""
+    return np.where(np.append(tokens[1:] < tokens[:-1], False), tokens, 0)
+
+
+def _recorded(trace: Trace, name: str, policy: Policy) -> Iterator[Kept]:
+    counts = _text_counts(trace, policy)
+    facts = {key: trace.facts[f"{name}.{key}"] for key in ("kept_tokens", "kept_heads", "row_max", "score")}
+    tokens = _split(facts["kept_tokens"].astype(np.int64), [int(t.sum()) for t, _ in counts])
+    heads = _split(facts["kept_heads"].astype(np.int64), [int(h.sum()) for _, h in counts])
+    row_max = _split(facts["row_max"], [int((t * h).sum()) for t, h in counts])
+    score = _split(facts["score"].astype(np.float64), [int(_score_lengths(t).sum()) for t, _ in counts])
+    for index, (t, h) in enumerate(counts):
+        yield Kept(t, h, tokens[index], heads[index], row_max[index], score[index])
+
+
+@lru_cache(maxsize=4)
+def _dense(trace: Trace) -> list[tuple[NDArray[np.float32], Bytes, NDArray[np.float32]]]:
+    """Importance [L, H, n], row maxima [L, H, n] and head scores [L, H] of each text."""
+    layers, heads = trace.model["layers"], trace.model["heads"]
+    shapes = [(layers, heads, int(n)) for n in trace.facts["text_tokens"]]
+    sizes = [layers * heads * n for *_, n in shapes]
+    importance = _split(trace.facts["dense.importance"].astype(np.float32), sizes)
+    row_max = _split(trace.facts["dense.row_max"], sizes)
+    texts = zip(importance, row_max, trace.facts["dense.head_score"], shapes, strict=True)
+    return [(a.reshape(shape), b.reshape(shape), score) for a, b, score, shape in texts]
+
+
+def _replayed(trace: Trace, policy: Policy) -> list[Kept]:
+    pairs = zip(_text_counts(trace, policy), _dense(trace), strict=True)
+    return [Kept(tokens, heads, *_prune(*facts, tokens, heads)) for (tokens, heads), facts in pairs]
+
+
+@njit(cache=True)
+def _prune(
+    importance: NDArray[np.float32],
+    row_max: Bytes,
+    head_score: NDArray[np.float32],
+    tokens: Ints,
+    heads: Ints,
+) -> tuple[Ints, Ints, Bytes, Floats]:
+    """Cascade pruning of one text (SpAtten, Alg. 2): kept positions, kept heads, their row maxima, scores."""
+    layers = len(tokens)
+    positions, head = np.empty(tokens.sum(), np.int64), np.empty(heads.sum(), np.int64)
+    maxima, score = np.empty((tokens * heads).sum(), np.uint8), np.empty(tokens.sum(), np.float64)
+    token_score, head_total = np.zeros(tokens[0]), np.zeros(heads[0])
+    alive, alive_heads = np.arange(tokens[0]), np.arange(heads[0])
+    p = h = m = s = 0
+    for layer in range(layers):
+        positions[p : p + len(alive)] = alive
+        head[h : h + len(alive_heads)] = alive_heads
+        p, h = p + len(alive), h + len(alive_heads)
+        for one in alive_heads:
+            head_total[one] += head_score[layer, one]
+            for j in alive:
+                token_score[j] += importance[layer, one, j]
+                maxima[m] = row_max[layer, one, j]
+                m += 1
+        if layer + 1 < layers and tokens[layer + 1] < tokens[layer]:
+            score[s : s + len(alive)] = token_score[alive]
+            s += len(alive)
+            alive = _keep(token_score, alive, tokens[layer + 1])
+        if layer + 1 < layers and heads[layer + 1] < heads[layer]:
+            alive_heads = _keep(head_total, alive_heads, heads[layer + 1])
+    return positions, head, maxima, score[:s]
+
+
+@njit(cache=True)
+def _keep(score: Floats, alive: Ints, count: int) -> Ints:
+    """The `count` members of `alive` with the largest score, ascending; the lowest index wins a tie."""
+    kept, found = np.empty(count, np.int64), 0
+    for index, one in enumerate(alive):
+        ahead = 0
+        for position, other in enumerate(alive):
+            larger = score[other] > score[one]
+            ahead += larger or (score[other] == score[one] and position < index)
+        if ahead < count:
+            kept[found] = one
+            found += 1
+    return kept
+
+
+def _work(trace: Trace, policy: Policy, index: int, kept: Kept) -> AttentionWork:
+    """One text as rows: layers in order, the kept heads of each in ascending order."""
+    length, rows = int(kept.tokens[0]), int(kept.heads.sum())
+    layer = np.repeat(np.arange(len(kept.heads)), kept.heads)
+    tokens = kept.tokens[layer]
+    token_topk, token_candidates = _topk(kept.tokens, kept.heads)
+    head_topk, head_candidates = _topk(kept.heads, kept.heads)
+    return AttentionWork(
+        name=f"{trace.name}[{index}]",
+        head_size=trace.model["head_size"],
+        query_bits=policy.query_bits,
+        key_msb_bits=policy.key_msb_bits,
+        key_lsb_bits=policy.key_lsb_bits,
+        value_bits=policy.value_bits,
+        step=np.zeros(rows, np.int64),
+        layer=layer,
+        head=kept.head,
+        length=np.full(rows, length),
+        queries=tokens,
+        keys=tokens,
+        values=_shares(policy.value_keep, tokens),
+        key_set=layer,
+        set_ptr=np.append(0, np.cumsum(kept.tokens)),
+        set_index=kept.positions,
+        needs_lsb=_below(policy)[kept.row_max],
+        token_topk=token_topk,
+        token_candidates=token_candidates,
+        head_topk=head_topk,
+        head_candidates=head_candidates,
+        score_ptr=np.append(0, np.cumsum(token_candidates)),
+        score=kept.score,
+        dense_operations=_dense_operations(trace, length),
+    )
+
+
+def _shares(keep: float, tokens: Ints) -> Ints:
+    """Whole V vectors of a share, rounded up, as in `workloads.schedule`."""
+    return np.maximum(np.ceil(keep * tokens - 1e-9).astype(np.int64), 1)
+
+
+def _dense_operations(trace: Trace, length: int) -> int:
+    model = trace.model
+    return 4 * length * length * int(model["layers"] * model["heads"] * model["head_size"])
+
+
+def _topk(counts: Ints, heads: Ints) -> tuple[Ints, Ints]:
+    """(keep, candidates) per row: set on the last row of a layer whose next layer keeps fewer."""
+    last = np.cumsum(heads)[:-1] - 1
+    fewer = counts[1:] < counts[:-1]
+    keep, candidates = np.zeros((2, int(heads.sum())), np.int64)
+    keep[last[fewer]] = counts[1:][fewer]
+    candidates[last[fewer]] = counts[:-1][fewer]
+    return keep, candidates
