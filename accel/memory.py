@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from accel.quantities import PowerOfTwo
+
 Count = Annotated[int, Field(ge=1)]
 Cycles = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
@@ -13,15 +15,15 @@ AddressField = Annotated[
 
 
 class Organisation(BaseModel):
-    """One channel of a standard. All counts are powers of two; `row_bytes` is one row of one pseudo-channel."""
+    """One channel of a standard; `row_bytes` is one row of one pseudo-channel."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    pseudo_channels: Count
-    bank_groups: Count
-    banks_per_group: Count
-    rows: Count
-    row_bytes: Count
-    burst_bytes: Count
+    pseudo_channels: PowerOfTwo
+    bank_groups: PowerOfTwo
+    banks_per_group: PowerOfTwo
+    rows: PowerOfTwo
+    row_bytes: PowerOfTwo
+    burst_bytes: PowerOfTwo
 
 
 class Timing(BaseModel):
@@ -82,7 +84,7 @@ class Memory(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     standard: str
-    channels: Count
+    channels: PowerOfTwo
     fifo_depth: Count
     queue_depth: Count
     request_lanes: Count
