@@ -209,13 +209,12 @@ def _prune(
 @njit(cache=True)
 def _keep(score: Floats, alive: Ints, count: int) -> Ints:
     """The `count` members of `alive` with the largest score, ascending; the lowest index wins a tie."""
+    limit = np.sort(score[alive])[len(alive) - count]
+    room = count - np.sum(score[alive] > limit)  # for those equal to the limit
     kept, found = np.empty(count, np.int64), 0
-    for index, one in enumerate(alive):
-        ahead = 0
-        for position, other in enumerate(alive):
-            larger = score[other] > score[one]
-            ahead += larger or (score[other] == score[one] and position < index)
-        if ahead < count:
+    for one in alive:
+        if score[one] > limit or (score[one] == limit and room > 0):
+            room -= score[one] == limit
             kept[found] = one
             found += 1
     return kept
