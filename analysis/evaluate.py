@@ -1,0 +1,117 @@
+"""One point: from settings to a `Result`, and its key in the store."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from analysis.cache import use_kernel_cache
+from analysis.store import Row, Store, point_key, source_hash
+from workloads.policy import Policy
+
+Settings = dict[str, Any]  # values by dotted path
+Task = tuple[str, Settings]  # key and settings of a point
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the points of a sweep share; small, so that it can be sent to a worker."""
+
+    machine: str
+    workload: str
+    policy: Policy
+    store: Path
+
+
+_here: dict[str, Any] = {}
+
+
+def prepare(bench: Bench) -> None:
+    """Before the first chunk of a worker: kernels' cache, the trace, the store."""
+    use_kernel_cache()
+    from workloads.trace import load_workload
+
+    if _here.get("bench") == bench:
+        return
+    _here.update(bench=bench, trace=load_workload(bench.workload), store=Store(bench.store))
+
+
+def run_chunk(tasks: list[Task]) -> list[str | None]:
+    """Simulate and store a chunk; gives the reason of each failure, None for a success."""
+    rows: dict[str, Row] = {}
+    errors: list[str | None] = []
+    for key, settings in tasks:
+        try:
+            rows[key] = evaluate(_here["bench"], settings).to_dict()
+            errors.append(None)
+        except Exception as error:
+            errors.append(f"{type(error).__name__}: {error}")
+    _here["store"].put(rows)
+    return errors
+
+
+def evaluate(bench: Bench, settings: Mapping[str, Any], **options: Any) -> Any:
+    """`Result` of one point; raises what the machine, the policy or the planner refuses."""
+    use_kernel_cache()
+    from dataflow.simulate import simulate
+
+    from workloads.trace import load_workload
+
+    machine, policy = resolve_point(bench, settings)
+    return simulate(machine, load_workload(bench.workload), policy, **options)
+
+
+def resolve_point(bench: Bench, settings: Mapping[str, Any]) -> tuple[Any, Policy | None]:
+    """Machine and policy with the settings of a point applied; no policy where the pruning is recorded."""
+    from workloads.trace import load_workload
+
+    recorded = load_workload(bench.workload).made.get("kind") == "recorded"
+    policy = None if recorded else _policy(bench.policy, _part(settings, "policy."))
+    return _machine(bench.machine, _part(settings, "machine.")), policy
+
+
+def key_of(bench: Bench, settings: Mapping[str, Any]) -> str:
+    """The key of a point in the store."""
+    machine, policy = resolve_point(bench, settings)
+    described = {} if policy is None else policy.model_dump(mode="json")
+    return point_key(machine.model_dump(mode="json"), described, workload_hash(bench.workload), source_hash())
+
+
+def _part(settings: Mapping[str, Any], prefix: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((k.removeprefix(prefix), _frozen(v)) for k, v in settings.items() if k.startswith(prefix))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=1024)
+def _machine(name: str, overrides: tuple[tuple[str, Any], ...]) -> Any:
+    from accel.machine import load_machine
+
+    return load_machine(name, dict(overrides))
+
+
+@lru_cache(maxsize=1024)
+def _policy(base: Policy, overrides: tuple[tuple[str, Any], ...]) -> Policy:
+    return Policy.model_validate({**base.model_dump(), **dict(overrides)})
+
+
+@lru_cache(maxsize=16)
+def workload_hash(name: str) -> str:
+    """SHA-256 over all that a trace holds."""
+    from workloads.trace import load_workload
+
+    trace = load_workload(name)
+    digest = hashlib.sha256(
+        json.dumps([trace.name, dict(trace.model), dict(trace.made)], sort_keys=True).encode()
+    )
+    for part in (trace.operators, trace.facts):
+        for column in sorted(part):
+            values = part[column]
+            digest.update(f"{column} {values.dtype.str} {values.shape}".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
