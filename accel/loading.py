@@ -92,14 +92,31 @@ def read_text(raw: bytes, file: str) -> Document:
 
 def check(document: Document, model: type[M], prefix: str = "") -> M:
     """The document as a `model`; Faults with everything that is wrong. `prefix` goes before each path."""
-    try:
-        instance = model.model_validate_json(json.dumps(_whole(document.data)), strict=True)
-    except ValidationError as error:
-        found = _faults(error, document, model)
-        raise Faults(prefixed([*_not_repeated(found, document.faults), *document.faults], prefix)) from None
-    if document.faults:
-        raise Faults(prefixed(document.faults, prefix))
+    instance, found = _validate(document.data, document, model)
+    found = [*_not_repeated(found, document.faults), *document.faults, *_range_faults(document, model)]
+    if found or instance is None:
+        raise Faults(prefixed(found, prefix))
     return instance
+
+
+def _validate(data: Any, document: Document, model: type[M]) -> tuple[M | None, list[Fault]]:
+    try:
+        return model.model_validate_json(json.dumps(_whole(data)), strict=True), []
+    except ValidationError as error:
+        return None, _faults(error, document, model)
+
+
+def _range_faults(document: Document, model: type[BaseModel]) -> list[Fault]:
+    """Both ends of an assumed range must be values that the schema allows."""
+    names = {dotted(path) for path in document.ranges}
+    found = []
+    for index, end in enumerate(("low", "high") if names else ()):
+        data = copy.deepcopy(document.data)
+        for path, span in document.ranges.items():
+            _put(data, path, span[index])
+        wrong = [fault for fault in _validate(data, document, model)[1] if fault.path in names]
+        found += [replace(fault, path=f"{fault.path}.{end}") for fault in wrong]
+    return found
 
 
 def _whole(value: Any) -> Any:
@@ -140,9 +157,9 @@ def _fault(path: Path, entries: list[Mapping[str, Any]], document: Document, mod
 
 
 def _not_repeated(found: list[Fault], known: tuple[Fault, ...]) -> list[Fault]:
-    """Faults of form leave a hole (None) in the data: what the schema says of it is no news."""
-    paths = {fault.path for fault in known}
-    return [fault for fault in found if fault.path not in paths]
+    """Faults of form leave a hole (null) in the data: what the schema says of it is no news."""
+    paths = [fault.path + "." for fault in known]
+    return [f for f in found if f.value != "null" or not any(p.startswith(f.path + ".") for p in paths)]
 
 
 def prefixed(faults: Iterable[Fault], prefix: str) -> list[Fault]:

@@ -88,4 +88,4 @@ class Memory(BaseModel):
     fifo_depth: Count
     queue_depth: Count
     request_lanes: Count
-    address_map: tuple[AddressField, ...]
+    address_map: Annotated[tuple[AddressField, ...], Field(min_length=1)]

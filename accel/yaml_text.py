@@ -13,7 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from accel.fault import Fault, Faults, Path, dotted, shown
+from accel.fault import Fault, Faults, Path, dotted, nearest, shown
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {"int", "float", "bool", "null", "str", "timestamp", "merge", "value"}
@@ -132,7 +132,7 @@ def _mapping(node: Node, path: Path, content: Content, above: tuple[Node, ...]) 
             continue
         content.positions[here] = Position(at, _start(value_node))
         result[key] = _build(value_node, here, content, (*above, node))
-    return _assumed(result, path, content) if "assumed" in result else result
+    return _assumed(result, path, content) if _is_assumed(result) else result
 
 
 def _scalar(node: ScalarNode, path: Path, content: Content) -> Any:
@@ -169,6 +169,11 @@ _SCALARS: dict[str, Any] = {
 }
 
 
+def _is_assumed(value: dict[str, Any]) -> bool:
+    """Two of the three keys are enough: the third may be misspelt."""
+    return "assumed" in value or len(value.keys() & set(_ASSUMED)) == 2
+
+
 def _assumed(value: dict[str, Any], path: Path, content: Content) -> Any:
     """`{assumed: x, low: a, high: b}` stands for x; the range is kept aside."""
     faults = list(_assumed_faults(value, path, content))
@@ -177,7 +182,7 @@ def _assumed(value: dict[str, Any], path: Path, content: Content) -> Any:
         content.ranges[path] = (value["low"], value["high"])
         for key in _ASSUMED:  # one number now: nothing below it can be overridden
             del content.positions[(*path, key)]
-    return value["assumed"]
+    return value.get("assumed")
 
 
 def _assumed_faults(value: dict[str, Any], path: Path, content: Content) -> list[Fault]:
@@ -188,8 +193,7 @@ def _assumed_faults(value: dict[str, Any], path: Path, content: Content) -> list
         if key not in value:
             found.append(Fault(content.file, *at.key, name, "missing key", None, "assumed, low and high"))
         elif key not in _ASSUMED:
-            hint = f"allowed: {', '.join(_ASSUMED)}"
-            found.append(Fault(content.file, *at.key, name, "unknown key", None, hint))
+            found.append(Fault(content.file, *at.key, name, "unknown key", None, nearest(key, _ASSUMED)))
         elif isinstance(value[key], bool) or not isinstance(value[key], int | float):
             found.append(Fault(content.file, *at.value, name, "must be a number", shown(value[key])))
     if not found and not value["low"] <= value["assumed"] <= value["high"]:

@@ -1,0 +1,33 @@
+"""Every shipped machine and standard, damaged in every way: refused with places and words."""
+
+from pathlib import Path
+
+import pytest
+
+from accel import machine
+from accel.loading import check, read_document
+from accel.machine import load_machine
+from accel.memory import Standard
+from tests.mutations import Mutation, assert_refused, mutations
+
+ACCEL = Path(machine.__file__).parent
+CASES = [
+    pytest.param(path, mutation, id=f"{path.stem}-{mutation.name}")
+    for path in sorted([*ACCEL.glob("specs/*.yaml"), *ACCEL.glob("standards/*.yaml")])
+    for mutation in mutations(path.read_bytes())
+]
+
+
+def load(path: Path) -> object:
+    """Machines have a planner; a file that lost it is told apart by its name."""
+    return check(read_document(path), Standard) if path.name.startswith("standard") else load_machine(path)
+
+
+@pytest.mark.parametrize(("path", "mutation"), CASES)
+def test_faulty_file_is_refused_with_place_and_rule(path: Path, mutation: Mutation, tmp_path: Path) -> None:
+    assert_refused(mutation, tmp_path / f"{path.parent.name}_{path.name}", load)
+
+
+@pytest.mark.parametrize("path", sorted(ACCEL.glob("specs/*.yaml")), ids=lambda path: path.stem)
+def test_shipped_machine_loads_under_its_file_name(path: Path) -> None:
+    assert load_machine(path.stem).name == path.stem
