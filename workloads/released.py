@@ -102,11 +102,16 @@ def _model(name: str, facts: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def _operators(model: dict[str, Any], facts: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Attention of the generated tokens; the file holds no prompt, so that step is dropped."""
     from workloads.gpt2 import operators
 
     steps = int(facts["iteration_id"].max()) + 1
-    prompt = int(facts["sentence_length_L"].min()) - 1
-    return operators(model["layers"], model["heads"], model["hidden"], prompt, steps, parts=("attention",))
+    prompt = max(1, int(facts["sentence_length_L"].min()) - 1)
+    layers, heads, hidden = model["layers"], model["heads"], model["hidden"]
+    table = operators(layers, heads, hidden, prompt, steps, parts=("attention",))
+    generated = table["step"] > 0
+    table = {name: values[generated] for name, values in table.items()}
+    return table | {"step": table["step"] - 1}
 
 
 def _read_rows(path: Path) -> list[Row]:

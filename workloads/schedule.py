@@ -42,3 +42,9 @@ def keep_shares(name: str, keep: Keep, front: float, taper: float, layers: int) 
 def _counts(shares: NDArray[np.float64], total: int) -> Ints:
     whole = np.ceil(shares * total - _ROUNDING).astype(np.int64)
     return np.minimum.accumulate(np.clip(whole, 1, total))
+
+
+def keep_top(score: NDArray[np.float64], alive: Ints, count: int) -> Ints:
+    """The `count` members of `alive` with the largest score, ascending; the lowest index wins a tie."""
+    order = np.argsort(-score[alive], kind="stable")[:count]
+    return alive[np.sort(order)]
