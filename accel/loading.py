@@ -56,7 +56,7 @@ class Document:
                 rule = "must be a finite number, text, true, false, a list or a mapping"
                 faults.append(Fault(*_place(came), name, rule, shown(value)))
             origins[path] = came
-        ranges = {path: r for path, r in self.ranges.items() if not _within(path, origins)}
+        ranges = {path: r for path, r in self.ranges.items() if _within(path, origins) is None}
         return replace(self, data=data, ranges=ranges, origins=origins, faults=tuple(faults))
 
     def fault(
