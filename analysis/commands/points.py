@@ -1,0 +1,109 @@
+"""`tilewright run`: one point, told in full."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analysis.api import Engine, Memory, simulate_point
+from analysis.console import Json, guarded, put_json, put_table, put_text, say
+
+Engines = Annotated[Engine, typer.Option(help="Both give the same cycles; simpy is the slow reference.")]
+Memories = Annotated[Memory, typer.Option(help="ideal: memory answers at once.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override, e.g. machine.units.topk.comparators=4."),
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="KEY=VALUE", help="Pruning and formats, e.g. token_keep=0.5."),
+]
+
+
+@guarded
+def run(
+    machine: Annotated[str, typer.Option(help="A shipped machine or a YAML file.")],
+    workload: Annotated[str, typer.Option(help="A shipped workload, a trace file or a released CSV.")],
+    settings: Settings = None,
+    policies: Policies = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Both give the same cycles; simpy is the slow reference.")
+    ] = "compiled",
+    memory: Annotated[Memory, typer.Option(help="ideal: memory answers at once.")] = "dram",
+    timeline: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of the SimPy run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate one point and say what limited it.
+
+    tilewright run --machine spatten --workload minilm
+
+    tilewright run --machine spatten --workload minilm --policy token_keep=0.5 --set machine.memory.channels=8
+
+    tilewright run --machine spatten --workload minilm --timeline out.json   (open it at ui.perfetto.dev)
+    """
+    overrides, policy = assignments(settings), assignments(policies)
+    names = ("--set", "--policy")
+    result = simulate_point(machine, workload, overrides, policy, engine, memory, timeline, names)
+    if as_json:
+        put_json(result.to_dict())
+    else:
+        put_result(result)
+    if timeline:
+        say(f"wrote {timeline}")
+
+
+def assignments(pairs: Iterable[str] | None) -> dict[str, Any]:
+    """`["a.b=4", "c=[1, 0.5]"]` as a dictionary; raises ValueError for an entry without `=`."""
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"must be written key=value, got {pair!r}")
+        found[key.strip()] = _value(text.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def put_result(result: Any) -> None:
+    """The point as tables on stdout."""
+    from analysis.quantities import shown
+
+    row = result.to_dict()
+    totals = [
+        ("latency", f"{shown('latency_s', row['latency_s'])}  ({row['cycles']:,} cycles)".replace(",", " ")),
+        ("limited by", row["limited_by"]),
+        ("DRAM read", shown("dram_bytes", row["dram_read_bytes"])),
+        ("DRAM written", shown("dram_bytes", row["dram_write_bytes"])),
+        ("energy", shown("energy_j", row["energy_j"])),
+        ("area", shown("area_mm2", row["area_mm2"])),
+        ("executed", shown("executed_gops_per_s", row["executed_gops_per_s"])),
+        ("effective (nothing pruned)", shown("effective_gops_per_s", row["effective_gops_per_s"])),
+    ]
+    put_table(f"{row['machine']} runs {row['workload']}", ["", ""], totals)
+    _put_parts("DRAM bytes read, by operand", row["dram_read_bytes_by_operand"], "dram_bytes")
+    _put_parts("Energy, by component", row["energy_j_by_component"], "energy_j")
+    _put_parts("What the time went to", row["critical_path_cycles_by_unit"], "cycles")
+    busy = row["utilisation_by_unit"].items()
+    put_table("Busy share of the run", ["", "", ""], [(unit, f"{x:.1%}", _bar(x)) for unit, x in busy])
+    if row["left_out"]:
+        put_text("Left out: " + "; ".join(row["left_out"]))
+
+
+def _put_parts(title: str, parts: Mapping[str, float], key: str) -> None:
+    from analysis.quantities import shown
+
+    whole = sum(parts.values()) or 1
+    rows = [(name, shown(key, x), f"{x / whole:.1%}", _bar(x / whole)) for name, x in parts.items()]
+    put_table(title, ["", "", "share", ""], rows)
+
+
+def _bar(share: float, width: int = 24) -> str:
+    return ("█" * round(min(share, 1.0) * width)).ljust(width)

@@ -1,0 +1,178 @@
+"""`Findings`: all that a finished sweep has to say, for the screen, the page, the figures and JSON alike."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from analysis.effects import Effect, effects, weak_axes
+from analysis.evaluate import Bench, Settings, evaluate, key_of
+from analysis.quantities import flat, is_number
+from analysis.results import judge
+from analysis.running import SweepRun
+from analysis.store import Row, source_hash
+
+DRAWS = 16
+INTERVAL = ("latency_s", "energy_j", "area_mm2")
+
+
+@dataclass
+class Findings:
+    """A finished sweep; what needs further simulation is done once, on first use.
+
+    rows    every simulated point: key, settings, flat columns, feasible, pareto; sorted by key
+    """
+
+    run: SweepRun
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def front(self) -> list[dict[str, Any]]:
+        """The Pareto points by rising first objective."""
+        first = next(iter(self.run.sweep.objectives))
+        return sorted((row for row in self.rows if row["pareto"]), key=lambda row: (row[first], row["key"]))
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """Main effect of each axis on each objective."""
+        sweep = self.run.sweep
+        return effects(self.rows, sweep.axes, list(sweep.objectives))
+
+    @cached_property
+    def weak_axes(self) -> list[str]:
+        """Axes that move nothing by 2 %."""
+        return weak_axes(self.effects)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The sweep's own machine, workload and policy."""
+        sweep = self.run.sweep
+        return Bench(sweep.machine, sweep.workload, sweep.policy, self.run.store.path)
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """The Pareto point with the least energy-delay product."""
+        return min(self.front, key=lambda row: (row["energy_j"] * row["latency_s"], row["key"]), default=None)
+
+    @cached_property
+    def chosen_settings(self) -> Settings:
+        """Axis values of the chosen point; empty where there is none."""
+        return {axis: self.chosen[axis] for axis in self.run.sweep.axes} if self.chosen else {}
+
+    @cached_property
+    def compared(self) -> dict[str, Row]:
+        """Whole results of the chosen point, the default machine, and each baseline."""
+        rows = {"best energy x delay": self.simulate(self.bench, self.chosen_settings)} if self.chosen else {}
+        rows[f"{self.rows[0]['machine']} as shipped" if self.rows else "as shipped"] = self.simulate(
+            self.bench, {}
+        )
+        for name in self.run.sweep.baselines:
+            row = self.simulate(replace(self.bench, machine=name), {})
+            rows[row["machine"]] = row
+        return rows
+
+    @cached_property
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """5 to 95 % of latency, energy and area of the chosen point over the machine's assumed ranges."""
+        draws = [self.simulate(self.bench, settings) for settings in self._draws()]
+        return {key: _span([row[key] for row in draws]) for key in INTERVAL} if draws else {}
+
+    def simulate(self, bench: Bench, settings: Mapping[str, Any]) -> Row:
+        """A result as a row, from the store where it has it."""
+        key = key_of(bench, settings)
+        row = self.run.store.get(key)
+        if row is None:
+            row = evaluate(bench, settings).to_dict()
+            self.run.store.put({key: row})
+            row = self.run.store.get(key) or row
+        return row
+
+    def _draws(self) -> Iterator[Settings]:
+        from accel.machine import assumptions
+
+        ranges = {f"machine.{path}": span for path, span in assumptions(self.bench.machine).items()}
+        free = {path: span for path, span in ranges.items() if path not in self.chosen_settings}
+        generator = random.Random(self.run.sweep.seed)
+        for _ in range(DRAWS if free else 0):
+            drawn = {path: _draw(generator, *span) for path, span in free.items()}
+            yield {**self.chosen_settings, **drawn}
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What was run, in words."""
+        from workloads.trace import load_workload
+
+        sweep = self.run.sweep
+        made = load_workload(sweep.workload).made
+        return {
+            "machine": sweep.machine,
+            "workload": f"{sweep.workload} ({made.get('kind', '')}; {made.get('source', '')})",
+            "policy": ", ".join(
+                f"{k}={v}" for k, v in sweep.policy.model_dump(exclude_defaults=True).items()
+            ),
+            "points": f"{len(self.run.keys)} of {sweep.grid_size}, {len(self.run.failures)} failed",
+            "objectives": ", ".join(f"{key} {sense}" for key, sense in sweep.objectives.items()),
+            "constraints": ", ".join(map(str, sweep.constraints)) or "none",
+            "seed": str(sweep.seed),
+            "tilewright": package_version(),
+            "sources": source_hash(),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: keys with their units."""
+        return {
+            "run": self.header,
+            "pareto": self.front,
+            "effects": [asdict(effect) for effect in self.effects],
+            "weak_axes": self.weak_axes,
+            "compared": self.compared,
+            "interval_5_95": self.interval,
+            "failures": self.run.failures,
+        }
+
+
+def find(run: SweepRun) -> Findings:
+    """Collect the findings of a finished sweep."""
+    feasible, pareto = judge(run)
+    rows = []
+    for (settings, key, row), good, best in zip(run.rows(), feasible, pareto, strict=True):
+        if row is not None:
+            rows.append({"key": key, **settings, **flat(row), "feasible": bool(good), "pareto": bool(best)})
+    return Findings(run, rows)
+
+
+def ratios(row: Row, reference: Row) -> dict[str, float]:
+    """How many times as much of each quantity `row` takes as `reference`."""
+    keys = ("latency_s", "dram_bytes", "energy_j")
+    return {key: total(row, key) / total(reference, key) for key in keys}
+
+
+def total(row: Row, key: str) -> float:
+    """A quantity of a row; `dram_bytes` is read plus written."""
+    if key == "dram_bytes":
+        return float(row["dram_read_bytes"] + row["dram_write_bytes"])
+    value = row[key]
+    return float(value) if is_number(value) else float("nan")
+
+
+def package_version() -> str:
+    """Version of the installed package; a bare checkout has none."""
+    try:
+        return version("tilewright")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _draw(generator: random.Random, low: float, high: float) -> float:
+    if isinstance(low, int) and isinstance(high, int):
+        return generator.randint(low, high)
+    return generator.uniform(low, high)
+
+
+def _span(values: list[float]) -> tuple[float, float]:
+    import numpy as np
+
+    low, high = np.percentile(values, [5, 95])
+    return float(low), float(high)

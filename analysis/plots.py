@@ -1,0 +1,146 @@
+"""The figures of a sweep, as PNG and SVG; the same findings give the same bytes."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.findings import Findings, ratios
+from analysis.quantities import label, unit_of
+
+STYLE = {
+    "svg.hashsalt": "tilewright",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+_ACCENT, _QUIET = "#b5482a", "#9aa5b1"
+_DATELESS: Mapping[str, Mapping[str, Any]] = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "png": {"Software": None},
+}
+
+
+def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
+    """Write every figure that the findings have data for; gives the SVG by name."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    written = {}
+    for name, draw in _FIGURES.items():
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+            if not draw(findings, figure):
+                continue
+            for kind, metadata in _DATELESS.items():
+                figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=dict(metadata))
+            written[name] = folder / f"{name}.svg"
+    return written
+
+
+def _pareto(findings: Findings, figure: Any) -> bool:
+    """Latency over energy, every point, coloured by area; the front is ringed."""
+    if not findings.rows:
+        return False
+    axes = figure.subplots()
+    column = {key: [row[key] for row in findings.rows] for key in ("latency_s", "energy_j", "area_mm2")}
+    dots = axes.scatter(column["latency_s"], column["energy_j"], c=column["area_mm2"], s=14, cmap="viridis")
+    front = findings.front
+    ring = {"facecolors": "none", "edgecolors": _ACCENT, "s": 52, "linewidths": 1.2, "label": "Pareto front"}
+    axes.scatter([row["latency_s"] for row in front], [row["energy_j"] for row in front], **ring)
+    axes.set(xscale="log", yscale="log", xlabel="latency (s)", ylabel="energy (J)")
+    axes.legend()
+    figure.colorbar(dots, label="area (mm²)")
+    return True
+
+
+def _effects(findings: Findings, figure: Any) -> bool:
+    """One panel per axis and objective: min, median and max at each value."""
+    objectives = list(findings.run.sweep.objectives)
+    axes_names = list(findings.run.sweep.axes)
+    if not findings.rows:
+        return False
+    figure.set_size_inches(2.4 * len(objectives) + 1.2, 1.7 * len(axes_names) + 0.4)
+    panels = figure.subplots(len(axes_names), len(objectives), squeeze=False)
+    for effect in findings.effects:
+        panel = panels[axes_names.index(effect.axis)][objectives.index(effect.objective)]
+        _effect_panel(panel, effect)
+    for column, objective in enumerate(objectives):
+        unit, _ = unit_of(objective)
+        panels[0][column].set_title(f"{label(objective)} ({unit})" if unit else label(objective))
+    return True
+
+
+def _effect_panel(panel: Any, effect: Any) -> None:
+    places = range(len(effect.spreads))
+    panel.fill_between(
+        places,
+        [s.low for s in effect.spreads],
+        [s.high for s in effect.spreads],
+        color=_QUIET,
+        alpha=0.35,
+        linewidth=0,
+    )
+    panel.plot(places, [s.middle for s in effect.spreads], "o-", color=_ACCENT, markersize=3.5, linewidth=1.2)
+    panel.set_xticks(list(places), [_short(s.value) for s in effect.spreads], fontsize=7)
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel(".".join(effect.axis.split(".")[-2:]), fontsize=8)
+
+
+def _breakdown(findings: Findings, figure: Any) -> bool:
+    """Where energy and time go: stacked shares for each compared machine."""
+    rows = findings.compared
+    left, right = figure.subplots(1, 2)
+    _shares(left, {name: row["energy_j_by_component"] for name, row in rows.items()}, "share of energy")
+    _shares(
+        right, {name: row["critical_path_cycles_by_unit"] for name, row in rows.items()}, "share of latency"
+    )
+    return True
+
+
+def _shares(axes: Any, table: Mapping[str, Mapping[str, float]], title: str) -> None:
+    table = {name: parts for name, parts in table.items() if sum(parts.values()) > 0}
+    names = list(dict.fromkeys(part for parts in table.values() for part in parts))
+    left = [0.0] * len(table)
+    for index, part in enumerate(names):
+        share = [parts.get(part, 0) / sum(parts.values()) for parts in table.values()]
+        axes.barh(list(table), share, left=left, label=part, color=f"C{index % 10}", height=0.6)
+        left = [a + b for a, b in zip(left, share, strict=True)]
+    axes.invert_yaxis()
+    axes.set(title=title, xlim=(0, 1))
+    axes.legend(fontsize=6.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+
+
+def _baselines(findings: Findings, figure: Any) -> bool:
+    """How many times as much each baseline takes, on a log scale."""
+    names = list(findings.compared)
+    if not findings.run.sweep.baselines or not findings.rows:
+        return False
+    reference, others = findings.compared[names[0]], names[1:]
+    axes = figure.subplots()
+    table = {name: ratios(findings.compared[name], reference) for name in others}
+    for place, quantity in enumerate(next(iter(table.values()))):
+        heights = [table[name][quantity] for name in others]
+        spots = [i + 0.25 * (place - 1) for i in range(len(others))]
+        bars = axes.bar(spots, heights, width=0.23, label=label(quantity), color=f"C{place}")
+        axes.bar_label(bars, [f"{h:.3g}x" for h in heights], fontsize=7)
+    axes.set_xticks(range(len(others)), others)
+    axes.set(yscale="log", ylabel=f"times '{names[0]}'")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.legend()
+    return True
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+_FIGURES: Mapping[str, Callable[[Findings, Any], bool]] = {
+    "pareto": _pareto,
+    "effects": _effects,
+    "breakdown": _breakdown,
+    "baselines": _baselines,
+}

@@ -1,0 +1,138 @@
+"""`report.html`: one page that opens offline, with everything a reader needs to judge a sweep."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.findings import DRAWS, Findings
+from analysis.quantities import shown
+from analysis.replays import REPLAY_HEAD, replay_rows
+from analysis.tables import compared_table, effect_table, front_table, interval_rows, parts_table, plain
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_PARTS = (
+    ("Energy by component", "energy_j_by_component", "energy_j"),
+    ("Critical path, cycles", "critical_path_cycles_by_unit", "cycles"),
+    ("DRAM bytes read, by operand", "dram_read_bytes_by_operand", "dram_bytes"),
+    ("DRAM bytes written, by operand", "dram_write_bytes_by_operand", "dram_bytes"),
+)
+
+
+def write_report(findings: Findings, figures: Mapping[str, Path], path: Path) -> None:
+    """Write the page under a temporary name, then rename it; the figures are embedded."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, autoescape=True)
+    page = environment.get_template("report.html.j2").render(**_content(findings, figures))
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(page, encoding="utf-8")
+    scratch.replace(path)
+
+
+def _content(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    front_head, front = front_table(findings)
+    compared_head, compared = compared_table(findings)
+    chart = _chart(findings) if findings.rows else None
+    return {
+        "title": f"tilewright sweep: {findings.run.sweep.name}",
+        "header": findings.header,
+        "failures": list(findings.run.failures.values()),
+        "front_head": front_head,
+        "front": front,
+        "front_best": findings.front.index(findings.chosen) if findings.chosen else -1,
+        "weak": findings.weak_axes,
+        "effects": effect_table(findings)[1],
+        "compared_head": compared_head,
+        "compared": compared,
+        "parts": [_part(findings, *part) for part in _PARTS],
+        "interval": interval_rows(findings),
+        "draws": DRAWS,
+        "replay_head": REPLAY_HEAD,
+        "replay": replay_rows(findings),
+        "left_out": _left_out(findings),
+        "sources": _sources(findings),
+        "figures": {name: _embedded(svg) for name, svg in figures.items()},
+        "interactive": Markup('<div id="pareto" style="height:30rem"></div>') if chart else "",
+        "plotly": Markup(_plotly()) if chart else "",
+        "chart": {key: Markup(_script_json(value)) for key, value in (chart or {}).items()},
+    }
+
+
+def _part(findings: Findings, title: str, key: str, unit_key: str) -> dict[str, Any]:
+    head, rows = parts_table(findings, key, unit_key)
+    return {"title": title, "head": head, "rows": rows}
+
+
+def _left_out(findings: Findings) -> list[str]:
+    return list(dict.fromkeys(item for row in findings.compared.values() for item in row["left_out"]))
+
+
+def _sources(findings: Findings) -> dict[str, str]:
+    """The text of every machine file, the sweep file and the DRAM standard."""
+    from accel.machine import find_machine
+
+    sweep = findings.run.sweep
+    files = [find_machine(name) for name in (sweep.machine, *sweep.baselines)]
+    files += [sweep.file] if sweep.file else []
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
+def _embedded(svg: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _chart(findings: Findings) -> dict[str, Any]:
+    """Plotly figure of latency over energy, coloured by area, in plain JSON."""
+    axes = list(findings.run.sweep.axes)
+    every = {
+        "mode": "markers",
+        "name": "all points",
+        "marker": {
+            "color": [row["area_mm2"] for row in findings.rows],
+            "colorscale": "Viridis",
+            "size": 7,
+            "colorbar": {"title": {"text": "area (mm²)"}, "thickness": 12},
+        },
+    }
+    ring = {"symbol": "circle-open", "size": 13, "color": "#b5482a", "line": {"width": 1.6}}
+    front = {"mode": "markers", "name": "Pareto front", "hoverinfo": "skip", "marker": ring}
+    layout = {
+        "template": None,
+        "margin": {"l": 70, "r": 10, "t": 10, "b": 55},
+        "font": {"family": "system-ui, sans-serif", "size": 12},
+        "xaxis": {"title": {"text": "latency (s)"}, "type": "log", "gridcolor": "#eceff1"},
+        "yaxis": {"title": {"text": "energy (J)"}, "type": "log", "gridcolor": "#eceff1"},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    }
+    data = [_trace(findings.rows, axes) | every, _trace(findings.front, axes) | front]
+    return {"data": data, "layout": layout}
+
+
+def _trace(rows: list[dict[str, Any]], axes: list[str]) -> dict[str, Any]:
+    return {
+        "x": [row["latency_s"] for row in rows],
+        "y": [row["energy_j"] for row in rows],
+        "text": [_hover(row, axes) for row in rows],
+        "hoverinfo": "text",
+    }
+
+
+def _hover(row: Mapping[str, Any], axes: list[str]) -> str:
+    totals = [f"{key.split('_')[0]} {shown(key, row[key])}" for key in ("latency_s", "energy_j", "area_mm2")]
+    return "<br>".join([*totals, *(f"{axis} = {plain(row[axis])}" for axis in axes)])

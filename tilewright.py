@@ -1,0 +1,65 @@
+"""tilewright: what a quantized or sparse model costs on a piece of hardware, and what that should be.
+
+    import tilewright as tw
+
+    result = tw.simulate(tw.load_machine("spatten"), tw.load_workload("minilm"), tw.Policy(token_keep=0.5))
+    print(result.latency_s, result.limited_by)
+
+Every name here is imported on first use, so `import tilewright` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataflow.simulate import simulate as simulate
+
+    from accel.loading import Faults as Faults
+    from accel.machine import Machine as Machine
+    from accel.machine import load_machine as load_machine
+    from accel.machine import machine_names as machine_names
+    from analysis.api import pareto as pareto
+    from analysis.api import run as run
+    from analysis.running import SweepRun as SweepRun
+    from analysis.running import run_sweep as run_sweep
+    from analysis.sweep import Sweep as Sweep
+    from analysis.sweep import points as points
+    from analysis.sweep import read_sweep as read_sweep
+    from sim.result import Result as Result
+    from workloads.policy import Policy as Policy
+    from workloads.trace import Trace as Trace
+    from workloads.trace import load_workload as load_workload
+    from workloads.trace import workload_names as workload_names
+
+_HOME = {
+    "Faults": "accel.loading",
+    "Machine": "accel.machine",
+    "Policy": "workloads.policy",
+    "Result": "sim.result",
+    "Sweep": "analysis.sweep",
+    "SweepRun": "analysis.running",
+    "Trace": "workloads.trace",
+    "load_machine": "accel.machine",
+    "load_workload": "workloads.trace",
+    "machine_names": "accel.machine",
+    "pareto": "analysis.api",
+    "points": "analysis.sweep",
+    "read_sweep": "analysis.sweep",
+    "run": "analysis.api",
+    "run_sweep": "analysis.running",
+    "simulate": "dataflow.simulate",
+    "workload_names": "workloads.trace",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
