@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.findings import Findings, ratios
-from analysis.quantities import label, unit_of
+from analysis.quantities import label, times, unit_of
 
 STYLE = {
     "svg.hashsalt": "tilewright",
@@ -18,6 +18,18 @@ STYLE = {
     "figure.facecolor": "white",
 }
 _ACCENT, _QUIET = "#b5482a", "#9aa5b1"
+_COLOURS = (
+    "#3b6c8f",
+    "#d08c3f",
+    "#6f9c6b",
+    "#a3526b",
+    "#8a7cae",
+    "#c2b23e",
+    "#5aa5a8",
+    "#7d6b5d",
+    "#4b4f58",
+    "#b0b7be",
+)
 _DATELESS: Mapping[str, Mapping[str, Any]] = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
     "png": {"Software": None},
@@ -35,10 +47,18 @@ def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
             figure = Figure(figsize=(7.2, 4.2), layout="constrained")
             if not draw(findings, figure):
                 continue
+            _settle(figure)
             for kind, metadata in _DATELESS.items():
                 figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=dict(metadata))
             written[name] = folder / f"{name}.svg"
     return written
+
+
+def _settle(figure: Any) -> None:
+    """Compute the layout once; otherwise each file format does it again."""
+    engine = figure.get_layout_engine()
+    engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def _pareto(findings: Findings, figure: Any) -> bool:
@@ -51,10 +71,22 @@ def _pareto(findings: Findings, figure: Any) -> bool:
     front = findings.front
     ring = {"facecolors": "none", "edgecolors": _ACCENT, "s": 52, "linewidths": 1.2, "label": "Pareto front"}
     axes.scatter([row["latency_s"] for row in front], [row["energy_j"] for row in front], **ring)
-    axes.set(xscale="log", yscale="log", xlabel="latency (s)", ylabel="energy (J)")
+    axes.set(xscale="log", yscale="log", xlabel="latency", ylabel="energy")
+    _engineering(axes.xaxis, "s")
+    _engineering(axes.yaxis, "J")
     axes.legend()
     figure.colorbar(dots, label="area (mm²)")
     return True
+
+
+def _engineering(axis: Any, unit: str) -> None:
+    """Ticks as `2 ms`; between the decades too, since a sweep seldom spans many."""
+    from matplotlib.ticker import EngFormatter, LogFormatter, LogLocator
+
+    if isinstance(axis.get_major_formatter(), LogFormatter):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(lambda value, place: "")
+    axis.set_major_formatter(EngFormatter(unit))
 
 
 def _effects(findings: Findings, figure: Any) -> bool:
@@ -70,7 +102,10 @@ def _effects(findings: Findings, figure: Any) -> bool:
         _effect_panel(panel, effect)
     for column, objective in enumerate(objectives):
         unit, _ = unit_of(objective)
-        panels[0][column].set_title(f"{label(objective)} ({unit})" if unit else label(objective))
+        plain = f" ({unit})" if unit and unit not in ("s", "J") else ""
+        panels[0][column].set_title(label(objective) + plain)
+        for panel in panels[:, column] if unit in ("s", "J") else ():
+            _engineering(panel.yaxis, unit)
     return True
 
 
@@ -87,6 +122,7 @@ def _effect_panel(panel: Any, effect: Any) -> None:
     panel.plot(places, [s.middle for s in effect.spreads], "o-", color=_ACCENT, markersize=3.5, linewidth=1.2)
     panel.set_xticks(list(places), [_short(s.value) for s in effect.spreads], fontsize=7)
     panel.set_ylim(bottom=0)
+    panel.tick_params(labelsize=7)
     panel.set_xlabel(".".join(effect.axis.split(".")[-2:]), fontsize=8)
 
 
@@ -107,7 +143,9 @@ def _shares(axes: Any, table: Mapping[str, Mapping[str, float]], title: str) -> 
     left = [0.0] * len(table)
     for index, part in enumerate(names):
         share = [parts.get(part, 0) / sum(parts.values()) for parts in table.values()]
-        axes.barh(list(table), share, left=left, label=part, color=f"C{index % 10}", height=0.6)
+        axes.barh(
+            list(table), share, left=left, label=part, color=_COLOURS[index % len(_COLOURS)], height=0.6
+        )
         left = [a + b for a, b in zip(left, share, strict=True)]
     axes.invert_yaxis()
     axes.set(title=title, xlim=(0, 1))
@@ -125,8 +163,8 @@ def _baselines(findings: Findings, figure: Any) -> bool:
     for place, quantity in enumerate(next(iter(table.values()))):
         heights = [table[name][quantity] for name in others]
         spots = [i + 0.25 * (place - 1) for i in range(len(others))]
-        bars = axes.bar(spots, heights, width=0.23, label=label(quantity), color=f"C{place}")
-        axes.bar_label(bars, [f"{h:.3g}x" for h in heights], fontsize=7)
+        bars = axes.bar(spots, heights, width=0.23, label=label(quantity), color=_COLOURS[place])
+        axes.bar_label(bars, [times(height) for height in heights], fontsize=7)
     axes.set_xticks(range(len(others)), others)
     axes.set(yscale="log", ylabel=f"times '{names[0]}'")
     axes.axhline(1, color="black", linewidth=0.8)

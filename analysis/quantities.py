@@ -64,6 +64,13 @@ def shown(key: str, value: Any) -> str:
     return _si(value * factor, unit)
 
 
+def times(ratio: float) -> str:
+    """A ratio as `1.33x` or `34 800x`, three digits."""
+    if not math.isfinite(ratio) or abs(ratio) < 1000:
+        return f"{ratio:.3g}x"
+    return f"{float(f'{ratio:.3g}'):,.0f}x".replace(",", " ")
+
+
 def label(key: str) -> str:
     """`latency_s` as `latency`, with the unit kept apart for axes and headings."""
     unit, _ = unit_of(key)

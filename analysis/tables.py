@@ -3,7 +3,7 @@
 from typing import Any
 
 from analysis.findings import Findings, ratios
-from analysis.quantities import label, shown
+from analysis.quantities import label, shown, times
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -48,8 +48,8 @@ def compared_table(findings: Findings) -> Table:
     for name, row in findings.compared.items():
         moved = row["dram_read_bytes"] + row["dram_write_bytes"]
         cells = [shown("latency_s", row["latency_s"]), shown("dram_bytes", moved)]
-        times = [f"{ratio:.3g}x" for ratio in ratios(row, first).values()]
-        rows.append([name, *cells, shown("energy_j", row["energy_j"]), *times, row["limited_by"]])
+        factors = [times(ratio) for ratio in ratios(row, first).values()]
+        rows.append([name, *cells, shown("energy_j", row["energy_j"]), *factors, row["limited_by"]])
     head = ["", "latency", "DRAM", "energy", "latency ratio", "DRAM ratio", "energy ratio", "limited by"]
     return head, rows
 
@@ -80,7 +80,7 @@ def plain(value: Any) -> str:
 
 def percent(change: float) -> str:
     """A relative change; above 1000 % as a factor."""
-    return f"{change:.1%}" if change < 10 else f"{change + 1:.3g}x"
+    return f"{change:.1%}" if change < 10 else times(change + 1)
 
 
 def short_path(path: str) -> str:
