@@ -162,7 +162,7 @@ def _asynchronous(
     issued = operator_s * np.arange(1, len(gap) + 1)
     device = gap + np.maximum(bandwidth, throughput)
     total = np.cumsum(device)
-    slack = np.where(device > 0, issued - (total - device), -np.inf)  # start of the chain if it waits for i
+    slack = issued - (total - device)  # start of an unbroken chain of device work that waits for i
     finished = np.maximum(issued, total + np.maximum.accumulate(slack))
     if finished[-1] <= issued[-1]:
         return finished, np.zeros(len(gap), bool)
@@ -193,7 +193,6 @@ def _whole_cycles(spent: Mapping[str, float], cycles: int) -> dict[str, int]:
     """Seconds as cycles that add up to `cycles`: each boundary of the running sum is rounded."""
     total = sum(spent.values())
     edges = np.rint(np.cumsum(list(spent.values())) / total * cycles) if total else np.zeros(len(spent))
-    edges[-1] = cycles
     return dict(zip(spent, np.diff(edges, prepend=0.0).astype(int).tolist(), strict=True))
 
 

@@ -166,3 +166,8 @@ def test_override_from_python_has_no_position_and_prefix_leads_the_path(tmp_path
 def test_ends_of_a_range_obey_the_schema(tmp_path: Path) -> None:
     text = TOY.replace("channels: 16", "channels: {assumed: 16, low: 3, high: 64}")
     assert faults(tmp_path, text) == ["toy.yaml:4:13: memory.channels.low: must be a power of two, got 3"]
+
+
+def test_fault_at_a_path_that_the_file_lacks_stands_at_the_key_above(tmp_path: Path) -> None:
+    fault = document(tmp_path).fault(("memory", "ranks", "count"), "must be there")
+    assert (fault.line, fault.column, fault.path) == (3, 1, "memory.ranks.count")
