@@ -16,7 +16,8 @@ def keep_counts(policy: Policy, layers: int, n_tokens: int, n_heads: int) -> tup
     """Tokens and heads that take part in each layer, int64 [layers] each, never rising and at least 1.
 
     A share is rounded up to whole tokens or heads.  Layer l + 1 keeps fewer than layer l where a top-k runs
-    after layer l.  Raises ValueError when a policy lists shares for another number of layers.
+    after layer l; the first layer takes all whatever its share, as nothing has been scored yet.  Raises
+    ValueError when a policy lists shares for another number of layers.
     """
     tokens = keep_shares("token_keep", policy.token_keep, policy.token_front, policy.token_taper, layers)
     heads = keep_shares("head_keep", policy.head_keep, policy.head_front, policy.head_taper, layers)
@@ -41,6 +42,7 @@ def keep_shares(name: str, keep: Keep, front: float, taper: float, layers: int) 
 
 def _counts(shares: NDArray[np.float64], total: int) -> Ints:
     whole = np.ceil(shares * total - _ROUNDING).astype(np.int64)
+    whole[0] = total
     return np.minimum.accumulate(np.clip(whole, 1, total))
 
 

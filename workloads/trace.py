@@ -9,8 +9,10 @@ bytes, is the SHA-256 of all bytes before it: any alteration is noticed.
 import hashlib
 import io
 import json
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -146,7 +148,7 @@ def _unpack(data: bytes) -> Trace:
             raise ValueError(f"members must be {expected}, got {names}")
         arrays = {name: _checked(archive, name, digest) for name, digest in head["sha256"].items()}
     if data[-_SEAL:] != _digest(data[:-_SEAL]).encode():
-        raise ValueError("altered: the seal (SHA-256 of the file) must match its bytes")
+        raise ValueError("altered or truncated: the seal (SHA-256 of the file) must match its bytes")
     folders: dict[str, dict[str, NDArray[Any]]] = {"operators": {}, "facts": {}}
     for name, values in arrays.items():
         folder, column = name.removesuffix(".npy").split("/")
@@ -159,7 +161,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
     except KeyError:
         raise ValueError(f"member {name} must be there; this is no trace file") from None
-    except (OSError, EOFError, NotImplementedError) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{name}: altered, cannot be unpacked: {error}") from error
 
 

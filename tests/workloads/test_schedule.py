@@ -1,0 +1,63 @@
+"""Keep counts of a policy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workloads.policy import Policy
+from workloads.schedule import keep_counts, keep_shares, keep_top
+
+SHARE = st.floats(0.01, 1)
+
+
+def test_a_dense_policy_keeps_all():
+    tokens, heads = keep_counts(Policy(), 12, 384, 12)
+    assert tokens.tolist() == [384] * 12
+    assert heads.tolist() == [12] * 12
+
+
+def test_bert_base_by_hand():
+    # 15 % of 12 layers: 2 layers stay whole; then a line from 0.75 to 0.25 over 10 layers
+    tokens, heads = keep_counts(Policy(token_keep=0.5, head_keep=0.75), 12, 90, 12)
+    assert tokens.tolist() == [90, 90, 68, 63, 58, 53, 48, 43, 38, 33, 28, 23]
+    # 30 %: 4 layers stay whole; then a line from 0.825 to 0.675 over 8 layers
+    assert heads.tolist() == [12, 12, 12, 12, 10, 10, 10, 10, 9, 9, 9, 9]
+
+
+@given(keep=SHARE, front=st.floats(0, 0.9), taper=st.floats(0, 0.99), layers=st.integers(1, 40))
+def test_the_line_has_the_mean_that_was_asked_for(keep, front, taper, layers):
+    shares = keep_shares("token_keep", keep, front, taper, layers)
+    assert len(shares) == layers
+    whole = int(np.ceil(front * layers - 1e-9))
+    assert (shares[:whole] == 1).all()
+    if whole < layers:
+        assert shares[whole:].mean() == pytest.approx(keep)
+    assert (np.diff(shares) <= 1e-12).all()
+    assert 0 < shares.min() <= shares.max() <= 1 + 1e-12
+
+
+@given(shares=st.lists(SHARE, min_size=1, max_size=9), tokens=st.integers(1, 300), heads=st.integers(1, 16))
+def test_counts_never_rise_and_stay_in_range(shares, tokens, heads):
+    for counts, most in zip(
+        keep_counts(Policy(token_keep=shares, head_keep=shares), len(shares), tokens, heads),
+        (tokens, heads),
+        strict=True,
+    ):
+        assert (np.diff(counts) <= 0).all()
+        assert 1 <= counts.min() <= counts[0] == most
+
+
+def test_a_whole_product_is_not_rounded_up():
+    # 0.07 * 100 is 7.000000000000001 in float64
+    assert keep_counts(Policy(token_keep=(1.0, 0.07)), 2, 100, 1)[0].tolist() == [100, 7]
+
+
+def test_shares_for_another_number_of_layers_are_refused():
+    with pytest.raises(ValueError, match=r"policy.head_keep: must have one share per layer \(3\), got 2"):
+        keep_counts(Policy(head_keep=(1.0, 0.5)), 3, 8, 8)
+
+
+def test_the_lowest_index_wins_a_tie():
+    score = np.array([1.0, 3.0, 2.0, 2.0, 2.0])
+    assert keep_top(score, np.array([0, 2, 3, 4]), 2).tolist() == [2, 3]
