@@ -96,7 +96,7 @@ def _axis_form(document: Document, at: tuple[str, str], axis: Any) -> Iterator[F
     elif not isinstance(axis, list):
         yield document.fault(at, "must be a list, {from, to, steps} or {from, to, log}", axis)
     elif not axis:
-        yield document.fault(at, "must have at least one value", axis)
+        yield document.fault(at, "must have at least 1 entries", axis)
     else:
         repeated = [i for i, value in enumerate(axis) if value in axis[:i]]
         for i in repeated:
