@@ -123,8 +123,12 @@ def missing(text: str, entry: Entry) -> Iterator[Mutation]:
     at = next(i for i, (key, _) in enumerate(pairs) if key is entry.key)
     if len(pairs) == 1 or (at == len(pairs) - 1 and entry.is_flow):
         return
-    end = pairs[at + 1][0].start_mark.index if at + 1 < len(pairs) else entry.value.end_mark.index
-    changed = text[: entry.key.start_mark.index] + text[end:]
+    start, end = entry.key.start_mark.index, entry.value.end_mark.index
+    if at + 1 < len(pairs):
+        end = pairs[at + 1][0].start_mark.index
+    elif "\n" in text[start:end]:  # a block ends where the next key starts: cut whole lines
+        start, end = start - entry.key.start_mark.column, end - entry.value.end_mark.column
+    changed = text[:start] + text[end:]
     line = 0 if at == 0 and len(entry.path) == 1 else entry.parent_line
     yield Mutation(f"missing {entry.name}", changed.encode(), ((line, f"{entry.key.value}: missing key"),))
 
