@@ -80,9 +80,11 @@ def hint(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     kind, loc, value = error["type"], error["loc"], error["input"]
     if kind == "extra_forbidden":
         return nearest(loc[-1], keys_at(model, loc[:-1]))
-    if kind == "literal_error":
-        return nearest(value, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])), show=False)
-    if words(error) in ("must be a number", "must be a whole number") and isinstance(value, str):
+    names = re.findall(r"'([^']*)'", words(error)) if kind == "literal_error" else []
+    if names:
+        return nearest(value, names, show=False)
+    numeric = kind == "literal_error" or words(error) in ("must be a number", "must be a whole number")
+    if numeric and isinstance(value, str):
         return _number_hint(value, str(next((part for part in reversed(loc) if _is_key(part)), "")))
     return ""
 

@@ -136,12 +136,12 @@ def missing(text: str, entry: Entry) -> Iterator[Mutation]:
 def wrong_values(text: str, entry: Entry) -> Iterator[Mutation]:
     """Values of another type or outside every range."""
     for name, value, words in _wrong(entry):
-        yield _mutation(name, entry, _replace(text, entry.value, value), words)
+        yield _mutation(name, entry, _replace_value(text, entry, value), words)
 
 
 def _wrong(entry: Entry) -> Iterator[tuple[str, str, str]]:
     if entry.is_number:
-        yield "wrong type", "plenty", "must be a"
+        yield "wrong type", "plenty", "must be "
         yield "unit", "1 GHz", "write the plain number" if "assumed" not in _siblings(entry) else "number"
         yield "quoted", '"16"', "without quotes" if "assumed" not in _siblings(entry) else "number"
         yield "negative", "-1", "got"
@@ -210,9 +210,15 @@ def _source(text: str, node: Node) -> str:
 
 
 def _replace(text: str, node: Node, value: str) -> str:
-    """A block mapping or list ends after its last newline, which stays."""
-    tail = "\n" if _source(text, node).endswith("\n") else ""
-    return text[: node.start_mark.index] + value + tail + text[node.end_mark.index :]
+    return text[: node.start_mark.index] + value + text[node.end_mark.index :]
+
+
+def _replace_value(text: str, entry: Entry, value: str) -> str:
+    """A block value starts and ends on lines of its own: its successor comes to the line of the key."""
+    if isinstance(entry.value, ScalarNode) or entry.value.flow_style:
+        return _replace(text, entry.value, value)
+    end = entry.value.end_mark.index - entry.value.end_mark.column
+    return f"{text[: entry.key.end_mark.index]}: {value}\n{text[end:]}"
 
 
 def assert_refused(mutation: Mutation, path: Path, load: Callable[[Path], Any]) -> None:
