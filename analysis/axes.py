@@ -5,6 +5,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -64,10 +65,11 @@ class Logarithmic(BaseModel):
 
 
 def axis_model(axis: Any) -> type[Linear] | type[Logarithmic] | None:
-    """The schema that a range belongs to; None for anything but a mapping."""
+    """The schema that a range belongs to, by `log` or a key that is nearly that; None for no mapping."""
     if not isinstance(axis, Mapping):
         return None
-    return Logarithmic if "log" in axis else Linear
+    near = [key for key in axis if get_close_matches(str(key), ["log"])]
+    return Logarithmic if near and "steps" not in axis else Linear
 
 
 def axis_values(axis: Any) -> list[Any]:
