@@ -12,10 +12,11 @@ class Policy(BaseModel):
 
     `token_keep` and `head_keep` are the mean share of tokens and heads that stay over the pruned layers,
     or one share per layer; the first `*_front` share of the layers is never pruned, the rest falls
-    linearly from keep * (1 + taper) to keep * (1 - taper), bounded by 1 (section V-A, which leaves the
-    slope open).  `value_keep` is local: that share of the kept keys has its V vector used, per query.
-    K is held as `key_msb_bits` + `key_lsb_bits`; the low bits are fetched only for a query whose largest
-    probability stays below `lsb_threshold` (section III-D).  `key_lsb_bits: 0` is static quantization.
+    linearly from keep + s to keep - s with s = min(keep * taper, 1 - keep), so that the mean is kept and no
+    share exceeds 1 (section V-A, which leaves the slope open; `workloads/schedule.py`).  `value_keep` is
+    local: that share of the kept keys has its V vector used, per query.  K is held as `key_msb_bits` +
+    `key_lsb_bits`; the low bits are fetched only for a query whose largest probability stays below
+    `lsb_threshold` (section III-D).  `key_lsb_bits: 0` is static quantization.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

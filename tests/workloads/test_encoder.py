@@ -49,8 +49,8 @@ def toy_model(columns, layers, contexts):
 
 
 def test_a_toy_worked_by_hand():
-    # head 0 sees weights 1, 2, 5 of 8; head 1 sees 4, 2, 2 of 8
-    columns = [[log(1), log(4)], [log(2), log(2)], [log(5), log(2)]]
+    # head 0 sees weights 1, 2, 5 of 8; head 1 sees 4, 2, 2 of 8; a shift does not move a softmax, but E
+    columns = [[log(1) + 0.6, log(4) - 3], [log(2) + 0.6, log(2) - 3], [log(5) + 0.6, log(2) - 3]]
     contexts = []
     bert = toy_model(columns, 3, contexts)
     policy = Policy(token_keep=(1.0, 2 / 3, 1 / 3), head_keep=(1.0, 1.0, 0.5))
@@ -60,19 +60,21 @@ def test_a_toy_worked_by_hand():
     np.testing.assert_allclose(first.importance, [[3 / 8, 6 / 8, 15 / 8], [12 / 8, 6 / 8, 6 / 8]])
     np.testing.assert_allclose(first.row_max, [[5 / 8] * 3, [4 / 8] * 3])
     np.testing.assert_allclose(first.score, [15 / 8, 12 / 8, 21 / 8])
-    head_0, head_1 = (0 + 2 * log(2) + 5 * log(5)) / 8, (4 * log(4) + 2 * log(2) + 2 * log(2)) / 8
+    head_0 = (2 * log(2) + 5 * log(5)) / 8 + 0.6
+    head_1 = 3 - (4 * log(4) + 2 * log(2) + 2 * log(2)) / 8  # E is negative, its size counts
     np.testing.assert_allclose(first.head_score, [3 * head_0, 3 * head_1])
 
     # token 1 is the least; the two others share 1 : 5 and 4 : 2
     assert second.tokens.tolist() == [0, 2]
     np.testing.assert_allclose(second.importance, [[2 / 6, 10 / 6], [8 / 6, 4 / 6]])
     np.testing.assert_allclose(second.score, [15 / 8 + 10 / 6, 21 / 8 + 14 / 6])
-    np.testing.assert_allclose(second.head_score, [2 * 5 / 6 * log(5), 2 * (4 * log(4) + 2 * log(2)) / 6])
+    head_0, head_1 = 5 / 6 * log(5) + 0.6, 3 - (4 * log(4) + 2 * log(2)) / 6
+    np.testing.assert_allclose(second.head_score, [2 * head_0, 2 * head_1])
 
-    # head 0: 3 * 1.179 + 2 * 1.341; head 1: 3 * 1.040 + 2 * 1.155
-    assert (third.tokens.tolist(), third.heads.tolist()) == ([2], [0])
+    # this layer alone would keep head 0 (1.94 to 1.84); with the first, head 1 leads (9.22 to 9.57)
+    assert (third.tokens.tolist(), third.heads.tolist()) == ([2], [1])
     assert third.row_max.tolist() == [[1.0]]
-    np.testing.assert_allclose(contexts[2], [[log(5), 0.0]])
+    np.testing.assert_allclose(contexts[2], [[0.0, log(2) - 3]])
     assert [tuple(context.shape) for context in contexts] == [(3, 2), (2, 2), (1, 2)]
 
 

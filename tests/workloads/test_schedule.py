@@ -61,3 +61,6 @@ def test_shares_for_another_number_of_layers_are_refused():
 def test_the_lowest_index_wins_a_tie():
     score = np.array([1.0, 3.0, 2.0, 2.0, 2.0])
     assert keep_top(score, np.array([0, 2, 3, 4]), 2).tolist() == [2, 3]
+    assert keep_top(score, np.array([0, 2, 3, 4, 1]), 2).tolist() == [2, 1]  # the order of `alive` stays
+    steps = np.tile([0.0, 1.0, 2.0], 500)
+    assert keep_top(steps, np.arange(1500), 700).tolist() == sorted([*range(2, 1500, 3), *range(1, 600, 3)])
