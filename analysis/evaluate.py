@@ -66,11 +66,15 @@ def evaluate(bench: Bench, settings: Mapping[str, Any], **options: Any) -> Any:
 
 def resolve_point(bench: Bench, settings: Mapping[str, Any]) -> tuple[Any, Policy | None]:
     """Machine and policy with the settings of a point applied; no policy where the pruning is recorded."""
+    policy = None if is_recorded(bench.workload) else _policy(bench.policy, _part(settings, "policy."))
+    return _machine(bench.machine, _part(settings, "machine.")), policy
+
+
+def is_recorded(workload: str) -> bool:
+    """Whether the pruning is part of the trace."""
     from workloads.trace import load_workload
 
-    recorded = load_workload(bench.workload).made.get("kind") == "recorded"
-    policy = None if recorded else _policy(bench.policy, _part(settings, "policy."))
-    return _machine(bench.machine, _part(settings, "machine.")), policy
+    return load_workload(workload).made.get("kind") == "recorded"
 
 
 def key_of(bench: Bench, settings: Mapping[str, Any]) -> str:

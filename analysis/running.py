@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from analysis.cache import cache_folder, use_kernel_cache
-from analysis.evaluate import Bench, Settings, Task, evaluate, key_of, prepare, run_chunk
+from analysis.evaluate import Bench, Settings, Task, evaluate, is_recorded, key_of, prepare, run_chunk
 from analysis.executors import Crew, run_tasks
 from analysis.store import Row, Store, point_key, source_hash
 from analysis.sweep import Sweep, point, selected
@@ -69,6 +69,7 @@ def run_sweep(
     say       gets the message about compiling
     Interrupted at any moment, the same call goes on where this one stopped.
     """
+    _check_policy(sweep)
     bench = Bench(sweep.machine, sweep.workload, sweep.policy, store or default_store())
     run = SweepRun(sweep, Store(bench.store))
     tasks = _plan(run, bench, limit)
@@ -83,6 +84,14 @@ def run_sweep(
             run.failures[key] = error
         progress(done, total, len(run.failures))
     return run
+
+
+def _check_policy(sweep: Sweep) -> None:
+    """A workload that has its pruning recorded takes no policy; raises ValueError."""
+    given = [axis for axis in sweep.axes if axis.startswith("policy.")]
+    if (given or sweep.policy != Policy()) and is_recorded(sweep.workload):
+        wrong = given[0] if given else "policy"
+        raise ValueError(f"{wrong}: must be left out, {sweep.workload} has its pruning recorded")
 
 
 def _plan(run: SweepRun, bench: Bench, limit: int | None) -> dict[str, Settings]:
