@@ -21,41 +21,20 @@ maxima do not rise as they would after renormalisation over fewer tokens. `repla
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from workloads.attention import AttentionWork
+from workloads.cascade import Kept, prune, score_lengths
 from workloads.policy import Policy
 from workloads.schedule import keep_counts
 from workloads.trace import Trace
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What pruning left of one text: the data-dependent part of its work.
-
-    tokens, heads   int64 [L]   how many take part in each layer
-    positions       int64 [sum(tokens)]   kept positions, ascending, layer by layer
-    head            int64 [sum(heads)]    kept heads, ascending, layer by layer
-    row_max         uint8 [sum(heads * tokens)]
-    score           float64 [.]   candidates of each token top-k
-    """
-
-    tokens: Ints
-    heads: Ints
-    positions: Ints
-    head: Ints
-    row_max: Bytes
-    score: Floats
 
 
 def attention_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
@@ -139,18 +118,13 @@ def _split(values: NDArray[Any], lengths: Ints | list[int]) -> list[NDArray[Any]
     return np.split(values, np.cumsum(lengths)[:-1])
 
 
-def _score_lengths(tokens: Ints) -> Ints:
-    """Candidates of the token top-k after each layer, 0 where none runs."""
-    return np.where(np.append(tokens[1:] < tokens[:-1], False), tokens, 0)
-
-
 def _recorded(trace: Trace, name: str, policy: Policy) -> Iterator[Kept]:
     counts = _text_counts(trace, policy)
     facts = {key: trace.facts[f"{name}.{key}"] for key in ("kept_tokens", "kept_heads", "row_max", "score")}
     tokens = _split(facts["kept_tokens"].astype(np.int64), [int(t.sum()) for t, _ in counts])
     heads = _split(facts["kept_heads"].astype(np.int64), [int(h.sum()) for _, h in counts])
     row_max = _split(facts["row_max"], [int((t * h).sum()) for t, h in counts])
-    score = _split(facts["score"].astype(np.float64), [int(_score_lengths(t).sum()) for t, _ in counts])
+    score = _split(facts["score"].astype(np.float64), [int(score_lengths(t).sum()) for t, _ in counts])
     for index, (t, h) in enumerate(counts):
         yield Kept(t, h, tokens[index], heads[index], row_max[index], score[index])
 
@@ -169,55 +143,7 @@ def _dense(trace: Trace) -> list[tuple[NDArray[np.float32], Bytes, NDArray[np.fl
 
 def _replayed(trace: Trace, policy: Policy) -> list[Kept]:
     pairs = zip(_text_counts(trace, policy), _dense(trace), strict=True)
-    return [Kept(tokens, heads, *_prune(*facts, tokens, heads)) for (tokens, heads), facts in pairs]
-
-
-@njit(cache=True)
-def _prune(
-    importance: NDArray[np.float32],
-    row_max: Bytes,
-    head_score: NDArray[np.float32],
-    tokens: Ints,
-    heads: Ints,
-) -> tuple[Ints, Ints, Bytes, Floats]:
-    """Cascade pruning of one text (SpAtten, Alg. 2): kept positions, kept heads, their row maxima, scores."""
-    layers = len(tokens)
-    positions, head = np.empty(tokens.sum(), np.int64), np.empty(heads.sum(), np.int64)
-    maxima, score = np.empty((tokens * heads).sum(), np.uint8), np.empty(tokens.sum(), np.float64)
-    token_score, head_total = np.zeros(tokens[0]), np.zeros(heads[0])
-    alive, alive_heads = np.arange(tokens[0]), np.arange(heads[0])
-    p = h = m = s = 0
-    for layer in range(layers):
-        positions[p : p + len(alive)] = alive
-        head[h : h + len(alive_heads)] = alive_heads
-        p, h = p + len(alive), h + len(alive_heads)
-        for one in alive_heads:
-            head_total[one] += head_score[layer, one]
-            for j in alive:
-                token_score[j] += importance[layer, one, j]
-                maxima[m] = row_max[layer, one, j]
-                m += 1
-        if layer + 1 < layers and tokens[layer + 1] < tokens[layer]:
-            score[s : s + len(alive)] = token_score[alive]
-            s += len(alive)
-            alive = _keep(token_score, alive, tokens[layer + 1])
-        if layer + 1 < layers and heads[layer + 1] < heads[layer]:
-            alive_heads = _keep(head_total, alive_heads, heads[layer + 1])
-    return positions, head, maxima, score[:s]
-
-
-@njit(cache=True)
-def _keep(score: Floats, alive: Ints, count: int) -> Ints:
-    """The `count` members of `alive` with the largest score, ascending; the lowest index wins a tie."""
-    limit = np.sort(score[alive])[len(alive) - count]
-    room = count - np.sum(score[alive] > limit)  # for those equal to the limit
-    kept, found = np.empty(count, np.int64), 0
-    for one in alive:
-        if score[one] > limit or (score[one] == limit and room > 0):
-            room -= score[one] == limit
-            kept[found] = one
-            found += 1
-    return kept
+    return [prune(tokens, heads, *facts) for (tokens, heads), facts in pairs]
 
 
 def _work(trace: Trace, policy: Policy, index: int, kept: Kept) -> AttentionWork:
