@@ -93,14 +93,15 @@ def say(message: str) -> None:
 
 
 def put_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; all columns but the first are right-aligned."""
+    """A table on stdout; all columns but the first and those without a name are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.show_header = any(head)
     for index, name in enumerate(head):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
+        table.add_column(name, justify="right" if index and name else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     stdout().print(table)

@@ -92,7 +92,9 @@ def put_result(result: Any) -> None:
     _put_parts("Energy, by component", row["energy_j_by_component"], "energy_j")
     _put_parts("What the time went to", row["critical_path_cycles_by_unit"], "cycles")
     busy = row["utilisation_by_unit"].items()
-    put_table("Busy share of the run", ["", "", ""], [(unit, f"{x:.1%}", _bar(x)) for unit, x in busy])
+    put_table(
+        "Busy share of the run", ["unit", "busy", ""], [(unit, f"{x:.1%}", _bar(x)) for unit, x in busy]
+    )
     if row["left_out"]:
         put_text("Left out: " + "; ".join(row["left_out"]))
 
@@ -102,7 +104,7 @@ def _put_parts(title: str, parts: Mapping[str, float], key: str) -> None:
 
     whole = sum(parts.values()) or 1
     rows = [(name, shown(key, x), f"{x / whole:.1%}", _bar(x / whole)) for name, x in parts.items()]
-    put_table(title, ["", "", "share", ""], rows)
+    put_table(title, ["part", "amount", "share", ""], rows)
 
 
 def _bar(share: float, width: int = 24) -> str:
