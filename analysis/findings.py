@@ -105,10 +105,10 @@ class Findings:
         from workloads.trace import load_workload
 
         sweep = self.run.sweep
-        made = load_workload(sweep.workload).made
         return {
             "machine": sweep.machine,
-            "workload": f"{sweep.workload} ({made.get('kind', '')}; {made.get('source', '')})",
+            "workload": sweep.workload,
+            "how it was made": how_made(load_workload(sweep.workload)),
             "policy": ", ".join(
                 f"{k}={v}" for k, v in sweep.policy.model_dump(exclude_defaults=True).items()
             ),
@@ -141,6 +141,12 @@ def find(run: SweepRun) -> Findings:
         if row is not None:
             rows.append({"key": key, **settings, **flat(row), "feasible": bool(good), "pareto": bool(best)})
     return Findings(run, rows)
+
+
+def how_made(trace: Any) -> str:
+    """Model, kind and origin of a trace in one line."""
+    told = [trace.made.get(key, "") for key in ("kind", "source", "texts", "computed")]
+    return "; ".join(str(part) for part in (trace.model.get("name", ""), *told) if part)
 
 
 def ratios(row: Row, reference: Row) -> dict[str, float]:
