@@ -26,37 +26,39 @@ Sense = Literal["min", "max"]
 
 
 class Search(BaseModel):
-    """`grid` takes every point; `random` takes `points` different ones of the grid, drawn with the seed."""
+    """Which points of the grid are run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     method: Literal["grid", "random"] = "grid"
+    """grid: every point; random: `points` different ones, drawn with the seed"""
     points: Annotated[int, Field(ge=1)] | None = None
+    """how many, for random"""
 
 
 class SweepFile(BaseModel):
-    """A sweep as it is written.
+    """A sweep as it is written; paths in it are relative to the file."""
 
-    machine, workload   a shipped name, or a path relative to this file
-    policy              what every point shares; axes may override it
-    set                 axes by dotted path, `machine.…` or `policy.…`: a list, {from, to, steps} or
-                        {from, to, log}
-    objectives          a key of the result with min or max; they span the Pareto front
-    constraints         `area_mm2 <= 20`: points that break one stay out of the front
-    baselines           machines to compare with
-    workers             processes; left out: one per core
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     machine: str
+    """a shipped name or a machine file"""
     workload: str
+    """a shipped name, a trace file or a released CSV"""
     policy: Policy = Policy()
+    """what every point shares; axes may override it"""
     axes: Annotated[dict[str, Axis], Field(alias="set", min_length=1)]
+    """axes by dotted path, `machine.…` or `policy.…`: a list, {from, to, steps} or {from, to, log}"""
     search: Search = Search()
+    """which points of the grid are run"""
     objectives: Annotated[dict[str, Sense], Field(min_length=1)]
+    """keys of the result with min or max; they span the Pareto front"""
     constraints: tuple[str, ...] = ()
+    """`area_mm2 <= 20`: points that break one stay out of the front"""
     baselines: tuple[str, ...] = ()
+    """machines to compare with"""
     seed: Annotated[int, Field(ge=0)] = 1
+    """of the random search and of the draws from assumed ranges"""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """processes; left out: one per core"""
 
 
 @dataclass(frozen=True)

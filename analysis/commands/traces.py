@@ -77,7 +77,6 @@ def list_traces(as_json: Json = False) -> None:
     if as_json:
         put_json({"workloads": {name: {"made": dict(trace.made)} for name, trace in traces.items()}})
     else:
-        rows = [
-            (name, str(t.made.get("kind", "")), str(t.made.get("source", ""))) for name, t in traces.items()
-        ]
-        put_table("Workloads", ["name", "kind", "source"], rows)
+        from analysis.findings import how_made
+
+        put_table("Workloads", ["name", ""], [(name, how_made(trace)) for name, trace in traces.items()])
