@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from analysis.effects import Effect, effects, weak_axes
@@ -23,10 +24,12 @@ class Findings:
     """A finished sweep; what needs further simulation is done once, on first use.
 
     rows    every simulated point: key, settings, flat columns, feasible, pareto; sorted by key
+    notes   what could not be compared, and why
     """
 
     run: SweepRun
     rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def front(self) -> list[dict[str, Any]]:
@@ -63,21 +66,28 @@ class Findings:
 
     @cached_property
     def compared(self) -> dict[str, Row]:
-        """Whole results of the chosen point, the default machine, and each baseline."""
-        rows = {"best energy x delay": self.simulate(self.bench, self.chosen_settings)} if self.chosen else {}
-        rows[f"{self.rows[0]['machine']} as shipped" if self.rows else "as shipped"] = self.simulate(
-            self.bench, {}
-        )
+        """Whole results: the chosen point, the default machine, each baseline that can run the workload."""
+        runs = {"best energy x delay": (self.bench, self.chosen_settings)} if self.chosen else {}
+        runs[f"{Path(self.bench.machine).stem} as given"] = (self.bench, {})
         for name in self.run.sweep.baselines:
-            row = self.simulate(replace(self.bench, machine=name), {})
-            rows[row["machine"]] = row
-        return rows
+            runs[Path(name).stem] = (replace(self.bench, machine=name), {})
+        found = {name: self.attempt(name, *run) for name, run in runs.items()}
+        return {name: row for name, row in found.items() if row is not None}
 
     @cached_property
     def interval(self) -> dict[str, tuple[float, float]]:
         """5 to 95 % of latency, energy and area of the chosen point over the machine's assumed ranges."""
-        draws = [self.simulate(self.bench, settings) for settings in self._draws()]
-        return {key: _span([row[key] for row in draws]) for key in INTERVAL} if draws else {}
+        drawn = [self.attempt("a draw from the assumed ranges", self.bench, some) for some in self._draws()]
+        rows = [row for row in drawn if row is not None]
+        return {key: _span([row[key] for row in rows]) for key in INTERVAL} if rows else {}
+
+    def attempt(self, name: str, bench: Bench, settings: Mapping[str, Any]) -> Row | None:
+        """`simulate`; a refusal becomes a note, since it must not cost the report of a finished sweep."""
+        try:
+            return self.simulate(bench, settings)
+        except ValueError as error:
+            self.notes.append(f"{name}: {error}")
+            return None
 
     def simulate(self, bench: Bench, settings: Mapping[str, Any]) -> Row:
         """A result as a row, from the store where it has it."""
@@ -130,6 +140,7 @@ class Findings:
             "compared": self.compared,
             "interval_5_95": self.interval,
             "failures": self.run.failures,
+            "notes": self.notes,
         }
 
 
@@ -152,7 +163,11 @@ def how_made(trace: Any) -> str:
 def ratios(row: Row, reference: Row) -> dict[str, float]:
     """How many times as much of each quantity `row` takes as `reference`."""
     keys = ("latency_s", "dram_bytes", "energy_j")
-    return {key: total(row, key) / total(reference, key) for key in keys}
+    return {key: _ratio(total(row, key), total(reference, key)) for key in keys}
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other if other else float("nan")
 
 
 def total(row: Row, key: str) -> float:

@@ -1,5 +1,6 @@
 """The figures of a sweep, as PNG and SVG; the same findings give the same bytes."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
                 continue
             _settle(figure)
             for kind, metadata in _DATELESS.items():
-                figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=dict(metadata))
+                scratch = folder / f".{name}.{kind}.{os.getpid()}"
+                figure.savefig(scratch, format=kind, dpi=150, metadata=dict(metadata))
+                scratch.replace(folder / f"{name}.{kind}")
             written[name] = folder / f"{name}.svg"
     return written
 
@@ -129,6 +132,8 @@ def _effect_panel(panel: Any, effect: Any) -> None:
 def _breakdown(findings: Findings, figure: Any) -> bool:
     """Where energy and time go: stacked shares for each compared machine."""
     rows = findings.compared
+    if not rows:
+        return False
     left, right = figure.subplots(1, 2)
     _shares(left, {name: row["energy_j_by_component"] for name, row in rows.items()}, "share of energy")
     _shares(
@@ -155,7 +160,7 @@ def _shares(axes: Any, table: Mapping[str, Mapping[str, float]], title: str) -> 
 def _baselines(findings: Findings, figure: Any) -> bool:
     """How many times as much each baseline takes, on a log scale."""
     names = list(findings.compared)
-    if not findings.run.sweep.baselines or not findings.rows:
+    if len(names) < 2:
         return False
     reference, others = findings.compared[names[0]], names[1:]
     axes = figure.subplots()

@@ -54,6 +54,7 @@ def _content(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:
         "draws": DRAWS,
         "replay_head": REPLAY_HEAD,
         "replay": replay_rows(findings),
+        "notes": list(dict.fromkeys(findings.notes)),
         "left_out": _left_out(findings),
         "sources": _sources(findings),
         "figures": {name: _embedded(svg) for name, svg in figures.items()},

@@ -67,7 +67,8 @@ def run_sweep(
     fresh     simulate known points again
     limit     only the first points of the sweep
     say       gets the message about compiling
-    Interrupted at any moment, the same call goes on where this one stopped.
+    Interrupted at any moment, the same call goes on where this one stopped.  Workers are fresh processes
+    that import the main script: in a script, call this under `if __name__ == "__main__":`.
     """
     _check_policy(sweep)
     bench = Bench(sweep.machine, sweep.workload, sweep.policy, store or default_store())

@@ -68,4 +68,6 @@ def put_findings(findings: Any, folder: Path) -> None:
     for axis in findings.weak_axes:
         say(f"warning: {axis} moves no objective by 2 % anywhere")
     put_table("Beside the baselines", *tables.compared_table(findings))
+    for note in findings.notes:
+        say(f"not compared: {note}")
     put_text(f"wrote {folder}/results.parquet, {folder}/report.html and the figures beside them")

@@ -119,6 +119,22 @@ def test_effects_and_choice(sweep: Sweep) -> None:
     assert list(findings.compared)[-1] == "xeon_e5_2640v4"
 
 
+def test_what_cannot_be_compared_is_noted(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataflow.simulate
+
+    real = dataflow.simulate.simulate
+
+    def choosy(machine: Any, *arguments: Any, **options: Any) -> Any:
+        if machine.name == "xeon_e5_2640v4":
+            raise ValueError("operators: not recorded")
+        return real(machine, *arguments, **options)
+
+    monkeypatch.setattr(dataflow.simulate, "simulate", choosy)
+    findings = find(run_sweep(sweep, workers=1))
+    assert list(findings.compared) == ["best energy x delay", "titan_xp as given"]
+    assert findings.notes == ["xeon_e5_2640v4: operators: not recorded"]
+
+
 def test_interval_comes_from_the_assumed_ranges(tmp_path: Path) -> None:
     path = tmp_path / "device_bound.yaml"
     path.write_text(SWEEP.replace("machine.power.dynamic_w: [50, 100]", "machine.host.operator_s: [0, 1e-7]"))
