@@ -67,10 +67,10 @@ def test_flat_names_breakdowns_by_their_quantity() -> None:
 
 
 def test_effect_of_an_axis_alone() -> None:
-    rows = [{"a": a, "b": b, "x": a * 10.0 + b, "y": 1.0} for a in (1, 2) for b in (0, 10)]
-    by_name = {(e.axis, e.objective): e for e in effects(rows, {"a": (1, 2), "b": (0, 10)}, ["x", "y"])}
-    assert by_name["a", "x"].spreads == (Spread(1, 10.0, 15.0, 20.0), Spread(2, 20.0, 25.0, 30.0))
+    rows = [{"a": a, "b": b, "x": a * 10.0 + b, "y": 1.0} for a in (1, 2) for b in (0, 5)]
+    by_name = {(e.axis, e.objective): e for e in effects(rows, {"a": (1, 2), "b": (0, 5)}, ["x", "y"])}
+    assert by_name["a", "x"].spreads == (Spread(1, 10.0, 12.5, 15.0), Spread(2, 20.0, 22.5, 25.0))
     assert by_name["a", "x"].largest_change == 1.0  # 10 to 20 at b = 0
-    assert by_name["b", "x"].largest_change == 1.0  # 10 to 20 at a = 1
+    assert by_name["b", "x"].largest_change == 0.5  # 10 to 15 at a = 1
     assert by_name["b", "y"].largest_change == 0.0
     assert weak_axes([by_name["a", "x"], by_name["b", "y"]]) == ["b"]

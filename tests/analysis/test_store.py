@@ -1,6 +1,7 @@
 """The result store: exact values, all or nothing, keys that miss nothing."""
 
 import math
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,15 @@ def test_a_row_that_cannot_be_written_takes_the_chunk_with_it(tmp_path: Path) ->
     with pytest.raises(TypeError):
         store.put({"a": {"x": 1}, "b": {"x": object()}})
     assert store.known(["a", "b"]) == set()
+
+
+def test_a_chunk_that_breaks_half_way_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.sqlite")
+    with pytest.raises(sqlite3.Error):
+        store.put({"a": {"x": 1}, object(): {"x": 2}})  # type: ignore[dict-item]
+    assert store.known(["a"]) == set()
+    store.put({"a": {"x": 3}})
+    assert store.get("a") == {"x": 3}
 
 
 def test_a_killed_writer_leaves_whole_chunks(tmp_path: Path) -> None:
