@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import typer
 
+from accel.machine import machine_names
+from analysis.api import run
 from analysis.cli import app
 from analysis.quantities import result_keys
 from analysis.sweep import read_sweep
@@ -84,6 +86,13 @@ def test_every_reported_key_is_defined(key: str) -> None:
     assert f"\n| `{key}` | " in (ROOT / "docs" / "quantities.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("machine", machine_names())
+def test_every_key_of_a_real_result_is_defined(machine: str) -> None:
+    page = (ROOT / "docs" / "quantities.md").read_text("utf-8")
+    keys = run(machine, "minilm", token_keep=0.5, head_keep=0.9).to_dict()
+    assert [key for key in keys if f"\n| `{key}` | " not in page] == []
+
+
 def test_ci_runs_the_test_line_of_the_readme() -> None:
     (line,) = (line for block in blocks(GUIDES[0], "sh") for line in block.splitlines() if "pytest" in line)
     assert line == "python -m pip install -e '.[test]' && python -m pytest"
@@ -112,7 +121,7 @@ def test_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = (block for block in blocks(GUIDES[0], "python") if "import" in block)
     assert len(code.strip().splitlines()) <= 7
     exec(compile(code, "README.md", "exec"), {})
-    assert "times as long with one comparator" in capsys.readouterr().out
+    assert "times as fast with twice the softmax lanes" in capsys.readouterr().out
 
 
 def test_the_tutorial_can_be_walked(tmp_path: Path) -> None:
@@ -124,7 +133,7 @@ def test_the_tutorial_can_be_walked(tmp_path: Path) -> None:
         shortened = [*words, "--limit", "2"] if words[0] == "sweep" else words
         done = _tilewright(shortened, tmp_path)
         assert done.returncode == 0, (words, done.stderr)
-    assert read_sweep(tmp_path / "multipliers.yaml").grid_size == 36
+    assert read_sweep(tmp_path / "balance.yaml").grid_size == 27
     for code in blocks(page, "python"):
         done = _python(["-c", code], tmp_path)
         assert done.returncode == 0, done.stderr
