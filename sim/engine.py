@@ -8,8 +8,19 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.dram import CORE_PS, FOREVER, IDEAL, LOOKAHEAD, MEMORY_PS, DramSpec, IdealSpec, MemoryState
-from sim.dram import next_return, start_memory, submit
+from sim.dram import (
+    CORE_PS,
+    FOREVER,
+    IDEAL,
+    LOOKAHEAD,
+    MEMORY_PS,
+    DramSpec,
+    IdealSpec,
+    MemoryState,
+    next_return,
+    start_memory,
+    submit,
+)
 from sim.plan import OLDEST_READY, Plan, Times
 
 Process = Generator[simpy.Event, Any, None]

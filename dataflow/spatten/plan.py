@@ -19,7 +19,7 @@ What overlaps, and why:
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -35,15 +35,16 @@ UNITS = ("fetcher", "query_key", "softmax", "value_topk", "value_filter", "prob_
          "topk_filter", "layer_barrier")  # fmt: skip
 QUERY, KEY, KEY_LSB, VALUE, OUTPUT = range(5)
 OPERANDS = ("query", "key", "key_lsb", "value", "output")
-# counters of a plan
+# Two integer arrays hold the plan that is being written: `t` (int32, as long as the plan needs, see `_lay_out`)
+# and `s` (int64). More arrays cost more than the work when jitted functions hand them to each other.
+# Columns of s: fill levels, where the parts of t begin, machine, progress, the row at hand, counters.
+(TASKS, DEPS, SEGMENTS, SLICES, UNIT_AT, AMOUNT_AT, PTR_AT, DEP_AT, SOFTMAX_OF, CONSUMER_OF, KEY_DONE, VALUE_DONE,
+ BLOCK_DONE, QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED, QUERY_BLOCK,
+ QUERY_BLOCKS, KEY_BUFFERS, VALUE_BUFFERS, ACC_LANES, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB, QK_LATENCY,
+ SOFTMAX_LATENCY, GATE, BLOCK, FIRST_QUERY, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB, LAST_SOFTMAX,
+ ROW, QUERIES, KEYS, VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM, COUNTERS) = range(49)  # fmt: skip
 (MACS_QK, MACS_PV, SCORES, COMPARISONS, ACCUMULATIONS, K_WRITE, K_READ, V_WRITE, V_READ, LSB_ROWS, RECOMPUTED,
- TOPK_PASSES) = range(12)  # fmt: skip
-# columns of the integer arrays that the jitted functions share: fill levels, machine, progress
-TASKS, DEPS, SEGMENTS, SLICES = range(4)
-(QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED, QUERY_BLOCK, QUERY_BLOCKS,
- KEY_BUFFERS, VALUE_BUFFERS, ACC_LANES, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB, QK_LATENCY,
- SOFTMAX_LATENCY) = range(18)  # fmt: skip
-GATE, BLOCK, FIRST_QUERY, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB, LAST_SOFTMAX = range(8)
+ TOPK_PASSES, COUNTER_COUNT) = range(13)  # fmt: skip
 NONE = -1
 
 
@@ -55,72 +56,58 @@ class Lowered:
     counters: NDArray[np.int64]
 
 
-class Draft(NamedTuple):
-    """A plan that is being written, and the tasks that later ones must wait for."""
+class Requests(NamedTuple):
+    """Memory slices that are being written: segments, and the slices that they make."""
 
-    unit: NDArray[np.int32]
-    amount: NDArray[np.int32]
-    ptr: NDArray[np.int32]
-    dep: NDArray[np.int32]
     address: NDArray[np.int64]
     size: NDArray[np.int64]
     slice_ptr: NDArray[np.int64]
     write: NDArray[np.uint8]
     operand: NDArray[np.int64]
-    n: NDArray[np.int64]  # fill levels
-    counters: NDArray[np.int64]
-    at: NDArray[np.int64]  # progress
-    softmax_of: NDArray[np.int32]  # [queries] task that reads the score row of a query
-    consumer_of: NDArray[np.int32]  # [queries] task that reads its probability row
-    key_done: NDArray[np.int32]  # [rows] last task that reads K
-    value_done: NDArray[np.int32]  # [rows] last task that reads V
-    block_done: NDArray[np.int32]  # [blocks] last task that reads a block of Q
 
 
 @njit(cache=True)
-def _task(d, u, amount):  # type: ignore[no-untyped-def]
+def _task(t, s, u, amount):  # type: ignore[no-untyped-def]
     """Add a task; it waits for what was named since the task before. Returns its index."""
-    t = d.n[TASKS]
-    d.unit[t], d.amount[t] = u, amount
-    d.n[TASKS] = t + 1
-    d.ptr[t + 1] = d.n[DEPS]
-    return t
+    i = s[TASKS]
+    t[s[UNIT_AT] + i], t[s[AMOUNT_AT] + i] = u, amount
+    s[TASKS] = i + 1
+    t[s[PTR_AT] + i + 1] = s[DEPS]
+    return i
 
 
 @njit(cache=True)
-def _wait(d, task):  # type: ignore[no-untyped-def]
+def _wait(t, s, task):  # type: ignore[no-untyped-def]
     """The next task waits for the result of `task`, if there is one."""
     if task >= 0:
-        d.dep[d.n[DEPS]] = task
-        d.n[DEPS] += 1
+        t[s[DEP_AT] + s[DEPS]] = task
+        s[DEPS] += 1
 
 
 @njit(cache=True)
-def _wait_room(d, done, i):  # type: ignore[no-untyped-def]
-    """The next task waits until task done[i] has left its unit, if there is one."""
-    if i >= 0 and done[i] >= 0:
-        d.dep[d.n[DEPS]] = ~done[i]
-        d.n[DEPS] += 1
+def _wait_room(t, s, table, i):  # type: ignore[no-untyped-def]
+    """The next task waits until the i-th task of a table has left its unit, if there is one."""
+    if i >= 0 and t[s[table] + i] >= 0:
+        t[s[DEP_AT] + s[DEPS]] = ~t[s[table] + i]
+        s[DEPS] += 1
 
 
 @njit(cache=True)
-def _transfer(d, operand, base, vector_bytes, positions):  # type: ignore[no-untyped-def]
+def _transfer(t, s, requests, operand, base, vector_bytes, positions):  # type: ignore[no-untyped-def]
     """Add a memory task for the vectors at those positions (ascending); neighbours make one segment."""
-    number = d.n[SLICES]
-    k = d.n[SEGMENTS]
+    number, k, length = s[SLICES], s[SEGMENTS], vector_bytes[operand]
     first = k
     for position in positions:
-        at = base[operand] + position * vector_bytes[operand]
-        if k > first and d.address[k - 1] + d.size[k - 1] == at:
-            d.size[k - 1] += vector_bytes[operand]
+        at = base[operand] + position * length
+        if k > first and requests.address[k - 1] + requests.size[k - 1] == at:
+            requests.size[k - 1] += length
         else:
-            d.address[k], d.size[k] = at, vector_bytes[operand]
+            requests.address[k], requests.size[k] = at, length
             k += 1
-    d.n[SEGMENTS] = k
-    d.operand[number], d.write[number] = operand, operand == OUTPUT
-    d.slice_ptr[number + 1] = k
-    d.n[SLICES] = number + 1
-    return _task(d, FETCH, number)
+    requests.operand[number], requests.write[number] = operand, operand == OUTPUT
+    requests.slice_ptr[number + 1] = k
+    s[SEGMENTS], s[SLICES] = k, number + 1
+    return _task(t, s, FETCH, number)
 
 
 @njit(cache=True)
@@ -144,162 +131,197 @@ def _seed(seed, row, query):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _fetch_row(d, k, r, prompt, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
-    """Fetch K of a row, and V where all its queries share it, into the next half of the double buffers."""
-    _wait(d, d.at[GATE])
-    _wait_room(d, d.key_done, r - k[KEY_BUFFERS])
-    d.at[FETCHED_KEY] = _transfer(d, KEY, base, vector_bytes, kept)
-    d.counters[K_WRITE] += len(kept)
-    d.at[FETCHED_LSB], d.at[LAST_SOFTMAX] = NONE, NONE
-    if prompt:
-        _wait(d, d.at[GATE])
-        _wait_room(d, d.value_done, r - k[VALUE_BUFFERS])
-        d.at[FETCHED_VALUE] = _transfer(d, VALUE, base, vector_bytes, kept)
-        d.counters[V_WRITE] += len(kept)
-
-
-@njit(cache=True)
-def _fetch_queries(d, k, places, base, vector_bytes):  # type: ignore[no-untyped-def]
-    """Fetch the next block of Q vectors into the registers that the oldest block has left."""
-    _wait(d, d.at[GATE])
-    _wait_room(d, d.block_done, d.at[BLOCK] - k[QUERY_BLOCKS])
-    d.at[FETCHED_QUERY] = _transfer(d, QUERY, base, vector_bytes, places)
-    d.at[BLOCK] += 1
-
-
-@njit(cache=True)
-def _score(d, k, r, g, nk, first_of_row, first_of_block):  # type: ignore[no-untyped-def]
-    """Q x K and softmax of query g; returns the softmax task. An in-order unit need not be told twice.
+def _begin_row(t, s, r, nq, nk, nv):  # type: ignore[no-untyped-def]
+    """Note the sizes and stage times of a row.
 
     A stage stops when the rows behind it fill its FIFO; its own pipeline holds the rows of its latency.
     """
-    scores_cycles = _array_cycles(nk, k[HEAD_SIZE], k[QK_MULTIPLIERS])
-    softmax_cycles = -(-nk // k[LANES])
-    fifo_rows = max(2, k[FIFO_SCORES] // nk)
-    if k[HAS_LSB] or first_of_row:
-        _wait(d, d.at[FETCHED_KEY])
-    if k[HAS_LSB] or first_of_block:
-        _wait(d, d.at[FETCHED_QUERY])
-    _wait_room(d, d.softmax_of, g - fifo_rows - -(-k[QK_LATENCY] // scores_cycles))
-    scored = _task(d, QUERY_KEY, scores_cycles)
-    _wait_room(d, d.consumer_of, g - fifo_rows - -(-k[SOFTMAX_LATENCY] // softmax_cycles))
-    _wait(d, scored)
-    d.softmax_of[g] = _task(d, SOFTMAX, softmax_cycles)
-    d.key_done[r] = max(d.key_done[r], scored)
-    d.block_done[d.at[BLOCK] - 1] = scored
-    return d.softmax_of[g]
+    s[ROW], s[QUERIES], s[KEYS], s[VALUES] = r, nq, nk, nv
+    s[QK_CYCLES] = _array_cycles(nk, s[HEAD_SIZE], s[QK_MULTIPLIERS])
+    s[PV_CYCLES] = _array_cycles(nv, s[HEAD_SIZE], s[PV_MULTIPLIERS])
+    s[SOFTMAX_CYCLES] = -(-nk // s[LANES])
+    fifo_rows = max(2, s[FIFO_SCORES] // nk)
+    s[QK_ROOM] = fifo_rows - -s[QK_LATENCY] // s[QK_CYCLES]
+    s[SOFTMAX_ROOM] = fifo_rows - -s[SOFTMAX_LATENCY] // s[SOFTMAX_CYCLES]
+    s[FETCHED_LSB], s[LAST_SOFTMAX] = NONE, NONE
 
 
 @njit(cache=True)
-def _score_again(d, k, r, probable, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
+def _fetch_row(t, s, requests, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
+    """Fetch K of a row, and V where all its queries share it, into the next half of the double buffers."""
+    _wait(t, s, s[GATE])
+    _wait_room(t, s, KEY_DONE, s[ROW] - s[KEY_BUFFERS])
+    s[FETCHED_KEY] = _transfer(t, s, requests, KEY, base, vector_bytes, kept)
+    s[COUNTERS + K_WRITE] += s[KEYS]
+    if s[QUERIES] > 1:
+        _wait(t, s, s[GATE])
+        _wait_room(t, s, VALUE_DONE, s[ROW] - s[VALUE_BUFFERS])
+        s[FETCHED_VALUE] = _transfer(t, s, requests, VALUE, base, vector_bytes, kept)
+        s[COUNTERS + V_WRITE] += s[KEYS]
+
+
+@njit(cache=True)
+def _fetch_queries(t, s, requests, q, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
+    """Fetch the block of Q vectors from query q on into the registers that the oldest block has left."""
+    _wait(t, s, s[GATE])
+    _wait_room(t, s, BLOCK_DONE, s[BLOCK] - s[QUERY_BLOCKS])
+    places = kept[q : min(q + s[QUERY_BLOCK], s[QUERIES])] if s[QUERIES] > 1 else np.zeros(1, np.int64)
+    s[FETCHED_QUERY] = _transfer(t, s, requests, QUERY, base, vector_bytes, places)
+    s[BLOCK] += 1
+
+
+@njit(cache=True)
+def _multiply(t, s):  # type: ignore[no-untyped-def]
+    """Q x K of one query; returns its task, which is now the last that reads K and the block of Q."""
+    scored = _task(t, s, QUERY_KEY, s[QK_CYCLES])
+    t[s[KEY_DONE] + s[ROW]] = scored
+    t[s[BLOCK_DONE] + s[BLOCK] - 1] = scored
+    return scored
+
+
+@njit(cache=True)
+def _score(t, s, q, first_of_block):  # type: ignore[no-untyped-def]
+    """Q x K and softmax of query q; returns the softmax task. An in-order unit need not be told twice."""
+    g = s[FIRST_QUERY] + q
+    if s[HAS_LSB] or q == 0:
+        _wait(t, s, s[FETCHED_KEY])
+    if s[HAS_LSB] or first_of_block:
+        _wait(t, s, s[FETCHED_QUERY])
+    _wait_room(t, s, SOFTMAX_OF, g - s[QK_ROOM])
+    scored = _multiply(t, s)
+    _wait_room(t, s, CONSUMER_OF, g - s[SOFTMAX_ROOM])
+    _wait(t, s, scored)
+    probable = _task(t, s, SOFTMAX, s[SOFTMAX_CYCLES])
+    t[s[SOFTMAX_OF] + g] = probable
+    return probable
+
+
+@njit(cache=True)
+def _score_again(t, s, requests, probable, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
     """The probabilities are discarded: fetch the LSBs if no query of the row has, compute with all bits."""
-    nk = len(kept)
-    if d.at[FETCHED_LSB] == NONE:
-        _wait(d, probable)
-        d.at[FETCHED_LSB] = _transfer(d, KEY_LSB, base, vector_bytes, kept)
-        d.counters[LSB_ROWS] += 1
-        d.counters[K_WRITE] += nk
-    _wait(d, probable)
-    _wait(d, d.at[FETCHED_LSB])
-    scored = _task(d, QUERY_KEY, _array_cycles(nk, k[HEAD_SIZE], k[QK_MULTIPLIERS]))
-    d.key_done[r] = max(d.key_done[r], scored)
-    d.block_done[d.at[BLOCK] - 1] = scored
-    _wait(d, scored)
-    d.counters[RECOMPUTED] += 1
-    d.counters[MACS_QK] += nk * k[HEAD_SIZE]
-    d.counters[SCORES] += nk
-    d.counters[K_READ] += nk
-    return _task(d, SOFTMAX, -(-nk // k[LANES]))
+    if s[FETCHED_LSB] == NONE:
+        _wait(t, s, probable)
+        s[FETCHED_LSB] = _transfer(t, s, requests, KEY_LSB, base, vector_bytes, kept)
+        s[COUNTERS + LSB_ROWS] += 1
+        s[COUNTERS + K_WRITE] += s[KEYS]
+    _wait(t, s, probable)
+    _wait(t, s, s[FETCHED_LSB])
+    scored = _multiply(t, s)
+    _wait(t, s, scored)
+    s[COUNTERS + RECOMPUTED] += 1
+    s[COUNTERS + MACS_QK] += s[KEYS] * s[HEAD_SIZE]
+    s[COUNTERS + SCORES] += s[KEYS]
+    s[COUNTERS + K_READ] += s[KEYS]
+    return _task(t, s, SOFTMAX, s[SOFTMAX_CYCLES])
 
 
 @njit(cache=True)
-def _select(d, k, engine, filter_unit, after, n, cycles, passes, compared):  # type: ignore[no-untyped-def]
-    """A top-k: quick-select on the engine, then its zero eliminator; returns (select task, filter task)."""
-    _wait(d, after)
-    selected = _task(d, engine, cycles)
-    _wait(d, selected)
-    d.counters[COMPARISONS] += compared + n
-    d.counters[TOPK_PASSES] += passes
-    return selected, _task(d, filter_unit, filter_cycles(n, k[COMPARATORS]))
+def _select(t, s, engine, after, n, found):  # type: ignore[no-untyped-def]
+    """A top-k of n candidates: quick-select, then the zero eliminator behind it; returns both tasks.
+
+    found   (cycles, passes, comparisons) of the quick-select
+    """
+    _wait(t, s, after)
+    selected = _task(t, s, engine, found[0])
+    _wait(t, s, selected)
+    s[COUNTERS + TOPK_PASSES] += found[1]
+    s[COUNTERS + COMPARISONS] += found[2] + n
+    return selected, _task(t, s, engine + 1, filter_cycles(n, s[COMPARATORS]))
 
 
 @njit(cache=True)
-def _local_topk(d, k, r, q, probable, nk, nv):  # type: ignore[no-untyped-def]
+def _local_topk(t, s, q, probable):  # type: ignore[no-untyped-def]
     """Local value pruning of one probability row (section III-C); values are not recorded, ranks are drawn."""
-    cycles, passes, compared = select_by_rank(nk, nv, k[COMPARATORS], k[OVERHEAD], _seed(k[SEED], r, q + 1))
-    selected, chosen = _select(d, k, VALUE_TOPK, VALUE_FILTER, probable, nk, cycles, passes, compared)
-    d.consumer_of[d.at[FIRST_QUERY] + q] = selected
+    n, seed = s[KEYS], _seed(s[SEED], s[ROW], q + 1)
+    found = select_by_rank(n, s[VALUES], s[COMPARATORS], s[OVERHEAD], seed)
+    selected, chosen = _select(t, s, VALUE_TOPK, probable, n, found)
+    t[s[CONSUMER_OF] + s[FIRST_QUERY] + q] = selected
     return chosen
 
 
 @njit(cache=True)
-def _weigh(d, k, r, q, chosen, prompt, nv, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
-    """V of a generated token's row, and prob x V."""
-    if not prompt:
-        _wait(d, chosen)
-        _wait_room(d, d.value_done, r - k[VALUE_BUFFERS])
-        d.at[FETCHED_VALUE] = _transfer(d, VALUE, base, vector_bytes, kept[_spread(nv, len(kept))])
-        d.counters[V_WRITE] += nv
-    _wait(d, chosen)
+def _fetch_values(t, s, requests, chosen, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
+    """V of a generated token: only what its local top-k has kept."""
+    _wait(t, s, chosen)
+    _wait_room(t, s, VALUE_DONE, s[ROW] - s[VALUE_BUFFERS])
+    places = kept[_spread(s[VALUES], s[KEYS])]
+    s[FETCHED_VALUE] = _transfer(t, s, requests, VALUE, base, vector_bytes, places)
+    s[COUNTERS + V_WRITE] += s[VALUES]
+
+
+@njit(cache=True)
+def _weigh(t, s, q, chosen):  # type: ignore[no-untyped-def]
+    """Prob x V of query q."""
+    _wait(t, s, chosen)
     if q == 0:
-        _wait(d, d.at[FETCHED_VALUE])
-    weighted = _task(d, PROB_VALUE, _array_cycles(nv, k[HEAD_SIZE], k[PV_MULTIPLIERS]))
-    g = d.at[FIRST_QUERY] + q
-    if d.consumer_of[g] == NONE:
-        d.consumer_of[g] = weighted
-    d.value_done[r] = weighted
+        _wait(t, s, s[FETCHED_VALUE])
+    weighted = _task(t, s, PROB_VALUE, s[PV_CYCLES])
+    consumer = s[CONSUMER_OF] + s[FIRST_QUERY] + q
+    if t[consumer] == NONE:
+        t[consumer] = weighted
+    t[s[VALUE_DONE] + s[ROW]] = weighted
 
 
 @njit(cache=True)
-def _row(d, k, r, nq, nv, kept, needs_lsb, base, vector_bytes):  # type: ignore[no-untyped-def]
-    """One pass of one head: all its queries."""
-    nk, prompt = len(kept), nq > 1
-    _fetch_row(d, k, r, prompt, kept, base, vector_bytes)
-    for q in range(nq):
-        first_of_block = q % k[QUERY_BLOCK] == 0
+def _count_row(s):  # type: ignore[no-untyped-def]
+    """What the row does apart from recomputation and top-k."""
+    nq, nk, nv = s[QUERIES], s[KEYS], s[VALUES]
+    s[COUNTERS + MACS_QK] += nq * nk * s[HEAD_SIZE]
+    s[COUNTERS + MACS_PV] += nq * nv * s[HEAD_SIZE]
+    s[COUNTERS + SCORES] += nq * nk
+    s[COUNTERS + K_READ] += nq * nk
+    s[COUNTERS + V_READ] += nq * nv
+    s[COUNTERS + ACCUMULATIONS] += nq * (nk + s[HEAD_SIZE])
+
+
+@njit(cache=True)
+def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[no-untyped-def]
+    """One pass of one head: all its queries. Returns the task that has gathered its token importance."""
+    _fetch_row(t, s, requests, kept, base, vector_bytes)
+    for q in range(s[QUERIES]):
+        first_of_block = q % s[QUERY_BLOCK] == 0
         if first_of_block:
-            places = kept[q : min(q + k[QUERY_BLOCK], nq)] if prompt else np.zeros(1, np.int64)
-            _fetch_queries(d, k, places, base, vector_bytes)
-        g = d.at[FIRST_QUERY] + q
-        probable = _score(d, k, r, g, nk, q == 0, first_of_block)
-        if k[HAS_LSB] and needs_lsb[g]:
-            probable = _score_again(d, k, r, probable, kept, base, vector_bytes)
-        d.at[LAST_SOFTMAX] = max(d.at[LAST_SOFTMAX], probable)
-        chosen = _local_topk(d, k, r, q, probable, nk, nv) if nv < nk else probable
-        _weigh(d, k, r, q, chosen, prompt, nv, kept, base, vector_bytes)
-    d.at[FIRST_QUERY] += nq
-    d.counters[MACS_QK] += nq * nk * k[HEAD_SIZE]
-    d.counters[MACS_PV] += nq * nv * k[HEAD_SIZE]
-    d.counters[SCORES] += nq * nk
-    d.counters[K_READ] += nq * nk
-    d.counters[V_READ] += nq * nv
-    d.counters[ACCUMULATIONS] += nq * (nk + k[HEAD_SIZE])
-    if k[WRITE_OUTPUT]:
-        _wait(d, d.value_done[r])
-        _transfer(d, OUTPUT, base, vector_bytes, kept if prompt else np.zeros(1, np.int64))
+            _fetch_queries(t, s, requests, q, kept, base, vector_bytes)
+        chosen = _score(t, s, q, first_of_block)
+        if s[HAS_LSB] and needs_lsb[s[FIRST_QUERY] + q]:
+            chosen = _score_again(t, s, requests, chosen, kept, base, vector_bytes)
+        s[LAST_SOFTMAX] = max(s[LAST_SOFTMAX], chosen)
+        if s[VALUES] < s[KEYS]:
+            chosen = _local_topk(t, s, q, chosen)
+        if s[QUERIES] == 1:
+            _fetch_values(t, s, requests, chosen, kept, base, vector_bytes)
+        _weigh(t, s, q, chosen)
+    _count_row(s)
+    s[FIRST_QUERY] += s[QUERIES]
+    if s[WRITE_OUTPUT]:
+        _wait(t, s, t[s[VALUE_DONE] + s[ROW]])
+        places = kept if s[QUERIES] > 1 else np.zeros(1, np.int64)
+        _transfer(t, s, requests, OUTPUT, base, vector_bytes, places)
+    _wait(t, s, s[LAST_SOFTMAX])
+    return _task(t, s, ACCUMULATE, -(-s[KEYS] // s[ACC_LANES]))
 
 
 @njit(cache=True)
-def _cascade(d, k, r, gathered, n_tokens, keep_tokens, scores, n_heads, keep_heads):  # type: ignore[no-untyped-def]
+def _cascade(t, s, gathered, tokens, keep_tokens, scores, heads, keep_heads):  # type: ignore[no-untyped-def]
     """Token and head top-k after a row (Alg. 2), on the engine they share; returns their last tasks."""
-    engine, filter_unit = (VALUE_TOPK, VALUE_FILTER) if k[SHARED_ENGINE] else (TOPK, FILTER)
-    tokens, heads = NONE, NONE
+    engine = VALUE_TOPK if s[SHARED_ENGINE] else TOPK
+    last_tokens, last_heads = NONE, NONE
     if keep_tokens > 0:
-        seed = _seed(k[SEED], r, 0)
+        seed = _seed(s[SEED], s[ROW], 0)
         if len(scores) > 0:
-            found = select_by_value(scores, keep_tokens, k[COMPARATORS], k[OVERHEAD], seed)[:3]
+            found = select_by_value(scores, keep_tokens, s[COMPARATORS], s[OVERHEAD], seed)[:3]
         else:
-            found = select_by_rank(n_tokens, keep_tokens, k[COMPARATORS], k[OVERHEAD], seed)
-        tokens = _select(d, k, engine, filter_unit, gathered, n_tokens, found[0], found[1], found[2])[1]
+            found = select_by_rank(tokens, keep_tokens, s[COMPARATORS], s[OVERHEAD], seed)
+        last_tokens = _select(t, s, engine, gathered, tokens, found)[1]
     if keep_heads > 0:
-        found = select_by_rank(n_heads, keep_heads, k[COMPARATORS], k[OVERHEAD], _seed(~k[SEED], r, 0))
-        heads = _select(d, k, engine, filter_unit, d.value_done[r], n_heads, found[0], found[1], found[2])[1]
-    return tokens, heads
+        found = select_by_rank(heads, keep_heads, s[COMPARATORS], s[OVERHEAD], _seed(~s[SEED], s[ROW], 0))
+        last_heads = _select(t, s, engine, t[s[VALUE_DONE] + s[ROW]], heads, found)[1]
+    return last_tokens, last_heads
 
 
 @njit(cache=True)
 def _build(  # type: ignore[no-untyped-def]
-    d, k, step, layer, length, queries, keys, values, key_set, set_ptr, set_index, needs_lsb, token_topk,
+    t, s, requests, step, layer, length, queries, keys, values, key_set, set_ptr, set_index, needs_lsb, token_topk,
     token_candidates, head_topk, head_candidates, score_ptr, score, base, vector_bytes,
 ):  # fmt: skip
     """All rows, with a barrier after each layer."""
@@ -308,30 +330,56 @@ def _build(  # type: ignore[no-untyped-def]
             kept = set_index[set_ptr[key_set[r]] : set_ptr[key_set[r] + 1]]
         else:
             kept = _spread(keys[r], length[r])
-        _row(d, k, r, queries[r], values[r], kept, needs_lsb, base[r], vector_bytes)
-        _wait(d, d.at[LAST_SOFTMAX])
-        gathered = _task(d, ACCUMULATE, -(-len(kept) // k[ACC_LANES]))
+        _begin_row(t, s, r, queries[r], keys[r], values[r])
+        gathered = _row(t, s, requests, kept, needs_lsb, base[r], vector_bytes)
         tokens, heads = _cascade(
-            d, k, r, gathered, token_candidates[r], token_topk[r], score[score_ptr[r] : score_ptr[r + 1]],
+            t, s, gathered, token_candidates[r], token_topk[r], score[score_ptr[r] : score_ptr[r + 1]],
             head_candidates[r], head_topk[r],
         )  # fmt: skip
         if r + 1 == len(layer) or layer[r + 1] != layer[r] or step[r + 1] != step[r]:
-            _wait(d, gathered)
-            _wait(d, d.value_done[r])
-            _wait(d, tokens)
-            _wait(d, heads)
-            d.at[GATE] = _task(d, LAYER, 0)
+            _wait(t, s, gathered)
+            _wait(t, s, t[s[VALUE_DONE] + r])
+            _wait(t, s, tokens)
+            _wait(t, s, heads)
+            s[GATE] = _task(t, s, LAYER, 0)
 
 
-def _machine_numbers(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArray[np.int64]:
+def _lay_out(s: NDArray[np.int64], work: AttentionWork, blocks: int) -> NDArray[np.int32]:
+    """Where the parts of t begin, with room for the largest plan that the work can make; returns t."""
+    rows, queries = work.rows, int(work.queries.sum())
+    tasks = 9 * rows + 7 * queries + blocks
+    sizes = {UNIT_AT: tasks, AMOUNT_AT: tasks, PTR_AT: tasks + 1, DEP_AT: 4 * tasks}
+    tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: rows, VALUE_DONE: rows, BLOCK_DONE: blocks}
+    at = 0
+    for column, size in (sizes | tables).items():
+        s[column] = at
+        at += size
+    t = np.empty(at, np.int32)
+    t[s[SOFTMAX_OF] :] = NONE
+    t[s[PTR_AT]] = 0
+    return t
+
+
+def _requests(work: AttentionWork, blocks: int) -> Requests:
+    slices = 5 * work.rows + blocks
+    segments = 4 * int(work.keys.sum()) + int(work.queries.sum()) + work.rows
+    address, size = np.empty(segments, np.int64), np.empty(segments, np.int64)
+    operand = np.empty(slices, np.int64)
+    return Requests(address, size, np.zeros(slices + 1, np.int64), np.empty(slices, np.uint8), operand)
+
+
+def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArray[np.int64]:
+    """The array s of a plan without tasks."""
     u = machine.units
-    return np.array(
-        [u.query_key.multipliers, u.prob_value.multipliers, u.softmax.lanes, u.softmax.lanes * u.softmax.fifo_depth,
-         u.topk.comparators, u.topk.pass_overhead_cycles, u.topk.seed, u.fetcher.query_block, u.fetcher.query_blocks,
-         u.key_sram.buffers, u.value_sram.buffers, u.accumulator.lanes, machine.write_output, u.topk.engines == 1,
-         work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles],
-        np.int64,
+    s = np.zeros(COUNTERS + COUNTER_COUNT, np.int64)
+    s[QK_MULTIPLIERS : SOFTMAX_LATENCY + 1] = (
+        u.query_key.multipliers, u.prob_value.multipliers, u.softmax.lanes, u.softmax.lanes * u.softmax.fifo_depth,
+        u.topk.comparators, u.topk.pass_overhead_cycles, u.topk.seed, u.fetcher.query_block, u.fetcher.query_blocks,
+        u.key_sram.buffers, u.value_sram.buffers, u.accumulator.lanes, machine.write_output, u.topk.engines == 1,
+        work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles,
     )  # fmt: skip
+    s[GATE] = NONE
+    return s
 
 
 def _vector_bytes(work: AttentionWork, element_bits: int) -> NDArray[np.int64]:
@@ -364,29 +412,6 @@ def _check_sram(machine: SpattenMachine, work: AttentionWork) -> None:
             )
 
 
-def _draft(work: AttentionWork, query_block: int) -> Draft:
-    """Room for the largest plan that the work can make; what is not written costs no memory."""
-    rows, queries, vectors = work.rows, int(work.queries.sum()), int(work.keys.sum())
-    blocks = int((-(-work.queries // query_block)).sum())
-    tasks, slices = 9 * rows + 7 * queries + blocks, 5 * rows + blocks
-    segments = 4 * vectors + queries + rows
-
-    def empty(size: int, kind: Any) -> NDArray[Any]:
-        return np.empty(size, kind)
-
-    def none(size: int) -> NDArray[np.int32]:
-        return np.full(size, NONE, np.int32)
-
-    draft = Draft(
-        empty(tasks, np.int32), empty(tasks, np.int32), empty(tasks + 1, np.int32), empty(4 * tasks, np.int32),
-        empty(segments, np.int64), empty(segments, np.int64), empty(slices + 1, np.int64), empty(slices, np.uint8),
-        empty(slices, np.int64), np.zeros(4, np.int64), np.zeros(TOPK_PASSES + 1, np.int64), np.zeros(8, np.int64),
-        none(queries), none(queries), none(rows), none(rows), none(blocks),
-    )  # fmt: skip
-    draft.ptr[0], draft.slice_ptr[0], draft.at[GATE] = 0, 0, NONE
-    return draft
-
-
 def _units(machine: SpattenMachine, has_lsb: bool) -> tuple[Unit, ...]:
     """Static quantization leaves nothing to reorder: Q x K and softmax then take the queries as they come."""
     u = machine.units
@@ -400,6 +425,23 @@ def _units(machine: SpattenMachine, has_lsb: bool) -> tuple[Unit, ...]:
     )
 
 
+def _plan(
+    t: NDArray[np.int32], s: NDArray[np.int64], requests: Requests, units: tuple[Unit, ...]
+) -> Plan:
+    """The arrays that have been filled, as a Plan."""
+    tasks, deps, segments, slices = (int(n) for n in s[: SLICES + 1])
+
+    def part(column: int, size: int) -> NDArray[np.int32]:
+        return t[s[column] : s[column] + size]
+
+    fetched = Slices(
+        requests.slice_ptr[: slices + 1], requests.address[:segments], requests.size[:segments],
+        requests.write[:slices], requests.operand[:slices], OPERANDS,
+    )  # fmt: skip
+    arrays = part(UNIT_AT, tasks), part(AMOUNT_AT, tasks), part(PTR_AT, tasks + 1), part(DEP_AT, deps)
+    return Plan(units, *arrays, FETCH, fetched)
+
+
 def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: int) -> Lowered:
     """The plan of one sequence. Planes in DRAM are aligned to `align_bytes` (one row of all channels).
 
@@ -407,17 +449,13 @@ def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: in
     """
     _check_sram(machine, work)
     has_lsb = bool(work.key_lsb_bits) and bool(work.needs_lsb.any())
-    d = _draft(work, machine.units.fetcher.query_block)
+    blocks = int((-(-work.queries // machine.units.fetcher.query_block)).sum())
+    s = _start(machine, work, has_lsb)
+    t, requests = _lay_out(s, work, blocks), _requests(work, blocks)
     vector_bytes = _vector_bytes(work, machine.element_bits)
     _build(
-        d, _machine_numbers(machine, work, has_lsb), work.step, work.layer, work.length, work.queries, work.keys,
-        work.values, work.key_set, work.set_ptr, work.set_index, work.needs_lsb, work.token_topk,
-        work.token_candidates, work.head_topk, work.head_candidates, work.score_ptr, work.score,
-        _bases(work, vector_bytes, align_bytes), vector_bytes,
+        t, s, requests, work.step, work.layer, work.length, work.queries, work.keys, work.values, work.key_set,
+        work.set_ptr, work.set_index, work.needs_lsb, work.token_topk, work.token_candidates, work.head_topk,
+        work.head_candidates, work.score_ptr, work.score, _bases(work, vector_bytes, align_bytes), vector_bytes,
     )  # fmt: skip
-    tasks, deps, segments, slices = (int(x) for x in d.n)
-    fetched = Slices(
-        d.slice_ptr[: slices + 1], d.address[:segments], d.size[:segments], d.write[:slices], d.operand[:slices], OPERANDS
-    )
-    plan = Plan(_units(machine, has_lsb), d.unit[:tasks], d.amount[:tasks], d.ptr[: tasks + 1], d.dep[:deps], FETCH, fetched)
-    return Lowered(plan, d.counters)
+    return Lowered(_plan(t, s, requests, _units(machine, has_lsb)), s[COUNTERS:])

@@ -15,6 +15,7 @@ from dataflow.engines import run_plan
 from dataflow.lowering import planner
 from dataflow.memory import dram_spec, peak_bytes_per_s
 from dataflow.spatten.plan import (
+    COUNTER_COUNT,
     LSB_ROWS,
     MACS_PV,
     MACS_QK,
@@ -56,7 +57,7 @@ class Tally:
     commands: Counter[str] = field(default_factory=Counter)
     path: Counter[str] = field(default_factory=Counter)
     busy: Counter[str] = field(default_factory=Counter)
-    counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(TOPK_PASSES + 1, np.int64))
+    counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNTER_COUNT, np.int64))
 
 
 def _by_operand(plan: Plan, per_slice: NDArray[np.int64]) -> dict[str, int]:
