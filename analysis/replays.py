@@ -28,16 +28,15 @@ def replay_rows(findings: Findings) -> list[list[str]]:
 
 
 def _row(findings: Findings, trace: Any, name: str) -> list[str]:
-    from dataflow.simulate import simulate
-
     from accel.machine import load_machine
-    from workloads.replay import recorded_policy, replay_distance
+    from dataflow.simulate import simulate
+    from workloads.replay import recorded_policy, recorded_work, replay_distance
 
+    machine, policy = load_machine(findings.run.sweep.machine), recorded_policy(trace, name)
+    in_loop = simulate(machine, trace, policy, work=recorded_work(trace, name))
+    replayed = simulate(machine, trace, policy)
     distance = replay_distance(trace, name)
-    machine = load_machine(findings.run.sweep.machine)
-    latency = [simulate(machine, trace, policy).latency_s for policy in (name, recorded_policy(trace, name))]
     tokens, heads = distance["token_jaccard_by_layer"], distance["head_jaccard_by_layer"]
-    shares = [fmean(tokens), min(tokens), fmean(heads)]
-    rates = [distance["lsb_rate_in_loop"], distance["lsb_rate_replay"]]
-    shared = [f"{share:.3f}" for share in shares] + [f"{rate:.1%}" for rate in rates]
-    return [name, *shared, *(shown("latency_s", seconds) for seconds in latency)]
+    shares = [f"{share:.3f}" for share in (fmean(tokens), min(tokens), fmean(heads))]
+    rates = [f"{distance[key]:.1%}" for key in ("lsb_rate_in_loop", "lsb_rate_replay")]
+    return [name, *shares, *rates, *(shown("latency_s", run.latency_s) for run in (in_loop, replayed))]

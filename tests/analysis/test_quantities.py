@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tilewright as tw
 from analysis.effects import Spread, effects, weak_axes
-from analysis.quantities import flat, label, result_keys, shown, times
+from analysis.quantities import flat, is_number, label, result_keys, shown, times
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,11 @@ def test_result_keys_hold_the_promised_ones() -> None:
     promised = {"cycles", "latency_s", "dram_read_bytes", "dram_write_bytes", "energy_j", "area_mm2"}
     assert promised < set(result_keys())
     assert "limited_by" not in result_keys()
+
+
+def test_result_keys_are_those_of_a_real_point() -> None:
+    row = tw.run("spatten", "minilm").to_dict()
+    assert set(result_keys()) == {key for key, value in row.items() if is_number(value)}
 
 
 def test_flat_names_breakdowns_by_their_quantity() -> None:
