@@ -12,8 +12,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataflow.simulate import simulate as simulate
-
     from accel.loading import Faults as Faults
     from accel.machine import Machine as Machine
     from accel.machine import load_machine as load_machine
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.sweep import Sweep as Sweep
     from analysis.sweep import points as points
     from analysis.sweep import read_sweep as read_sweep
+    from dataflow.simulate import simulate as simulate
     from sim.result import Result as Result
     from workloads.policy import Policy as Policy
     from workloads.trace import Trace as Trace
@@ -56,6 +55,7 @@ __all__ = [*_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
+    import_module("analysis.cache").use_kernel_cache()  # before Numba is imported
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -57,9 +57,8 @@ def simulate_point(
     from analysis.cache import use_kernel_cache
 
     use_kernel_cache()
-    from dataflow.simulate import simulate
-
     from accel.machine import load_machine
+    from dataflow.simulate import simulate
     from workloads.trace import load_workload
 
     hardware = {k.removeprefix("machine."): v for k, v in settings.items() if not k.startswith("policy.")}

@@ -150,7 +150,7 @@ def version(as_json: Json = False) -> None:
     tilewright version
     """
     from analysis.findings import package_version
-    from analysis.store import source_hash
+    from analysis.sources import source_hash
 
     if as_json:
         put_json({"tilewright": package_version(), "sources": source_hash()})

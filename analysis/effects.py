@@ -33,9 +33,7 @@ class Effect:
     largest_change: float
 
 
-def effects(
-    rows: Sequence[Row], axes: Mapping[str, Sequence[Any]], objectives: Sequence[str]
-) -> list[Effect]:
+def effects(rows: Sequence[Row], axes: Mapping[str, Sequence[Any]], objectives: Sequence[str]) -> list[Effect]:
     """Effect of every axis on every objective over the rows that have a value for it."""
     return [_effect(rows, axis, list(axes), objective) for axis in axes for objective in objectives]
 

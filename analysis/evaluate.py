@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.cache import use_kernel_cache
-from analysis.store import Row, Store, point_key, source_hash
+from analysis.sources import source_hash
+from analysis.store import Row, Store, point_key
 from workloads.policy import Policy
 
 Settings = dict[str, Any]  # values by dotted path
@@ -57,7 +58,6 @@ def evaluate(bench: Bench, settings: Mapping[str, Any], **options: Any) -> Any:
     """`Result` of one point; raises what the machine, the policy or the planner refuses."""
     use_kernel_cache()
     from dataflow.simulate import simulate
-
     from workloads.trace import load_workload
 
     machine, policy = resolve_point(bench, settings)
@@ -110,9 +110,7 @@ def workload_hash(name: str) -> str:
     from workloads.trace import load_workload
 
     trace = load_workload(name)
-    digest = hashlib.sha256(
-        json.dumps([trace.name, dict(trace.model), dict(trace.made)], sort_keys=True).encode()
-    )
+    digest = hashlib.sha256(json.dumps([trace.name, dict(trace.model), dict(trace.made)], sort_keys=True).encode())
     for part in (trace.operators, trace.facts):
         for column in sorted(part):
             values = part[column]

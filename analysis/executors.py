@@ -98,9 +98,7 @@ def run_tasks(tasks: Iterable[Task], run_chunk: RunChunk, crew: Crew) -> Generat
             return
 
 
-def _until_broken(
-    source: Iterator[Task], run_chunk: RunChunk, crew: Crew, lost: list[Task]
-) -> Iterator[Outcome[Task]]:
+def _until_broken(source: Iterator[Task], run_chunk: RunChunk, crew: Crew, lost: list[Task]) -> Iterator[Outcome[Task]]:
     """Run chunks until the source is empty or a worker has died; `lost` then gets the tasks in hand."""
     executor, chunk = crew.start(), ChunkSize()
     running: dict[Future[Any], list[Task]] = {}
@@ -116,9 +114,7 @@ def _until_broken(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _collect(
-    future: Future[Any], part: list[Task], chunk: ChunkSize, lost: list[Task]
-) -> Iterator[Outcome[Task]]:
+def _collect(future: Future[Any], part: list[Task], chunk: ChunkSize, lost: list[Task]) -> Iterator[Outcome[Task]]:
     try:
         seconds, errors = future.result()
     except BrokenExecutor:

@@ -13,7 +13,8 @@ from analysis.evaluate import Bench, Settings, evaluate, key_of
 from analysis.quantities import flat, is_number
 from analysis.results import judge
 from analysis.running import SweepRun
-from analysis.store import Row, source_hash
+from analysis.sources import source_hash
+from analysis.store import Row
 
 DRAWS = 16
 INTERVAL = ("latency_s", "energy_j", "area_mm2")
@@ -119,9 +120,7 @@ class Findings:
             "machine": sweep.machine,
             "workload": sweep.workload,
             "how it was made": how_made(load_workload(sweep.workload)),
-            "policy": ", ".join(
-                f"{k}={v}" for k, v in sweep.policy.model_dump(exclude_defaults=True).items()
-            ),
+            "policy": ", ".join(f"{k}={v}" for k, v in sweep.policy.model_dump(exclude_defaults=True).items()),
             "points": f"{len(self.run.keys)} of {sweep.grid_size}, {len(self.run.failures)} failed",
             "objectives": ", ".join(f"{key} {sense}" for key, sense in sweep.objectives.items()),
             "constraints": ", ".join(map(str, sweep.constraints)) or "none",

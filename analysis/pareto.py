@@ -31,9 +31,7 @@ def non_dominated(values: ArrayLike, senses: Sequence[str]) -> NDArray[np.bool_]
 
 def _as_costs(values: NDArray[np.float64], senses: Sequence[str]) -> NDArray[np.float64]:
     if values.ndim != 2 or values.shape[1] != len(senses) or not senses:
-        raise ValueError(
-            f"values: must be [points, {len(senses)}] for {len(senses)} senses, got {values.shape}"
-        )
+        raise ValueError(f"values: must be [points, {len(senses)}] for {len(senses)} senses, got {values.shape}")
     unknown = sorted(set(senses) - {"min", "max"})
     if unknown:
         raise ValueError(f"senses: must be min or max, got {unknown[0]!r}")

@@ -136,9 +136,7 @@ def _breakdown(findings: Findings, figure: Any) -> bool:
         return False
     left, right = figure.subplots(1, 2)
     _shares(left, {name: row["energy_j_by_component"] for name, row in rows.items()}, "share of energy")
-    _shares(
-        right, {name: row["critical_path_cycles_by_unit"] for name, row in rows.items()}, "share of latency"
-    )
+    _shares(right, {name: row["critical_path_cycles_by_unit"] for name, row in rows.items()}, "share of latency")
     return True
 
 
@@ -148,9 +146,7 @@ def _shares(axes: Any, table: Mapping[str, Mapping[str, float]], title: str) -> 
     left = [0.0] * len(table)
     for index, part in enumerate(names):
         share = [parts.get(part, 0) / sum(parts.values()) for parts in table.values()]
-        axes.barh(
-            list(table), share, left=left, label=part, color=_COLOURS[index % len(_COLOURS)], height=0.6
-        )
+        axes.barh(list(table), share, left=left, label=part, color=_COLOURS[index % len(_COLOURS)], height=0.6)
         left = [a + b for a, b in zip(left, share, strict=True)]
     axes.invert_yaxis()
     axes.set(title=title, xlim=(0, 1))

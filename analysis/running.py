@@ -13,7 +13,8 @@ from pathlib import Path
 from analysis.cache import cache_folder, use_kernel_cache
 from analysis.evaluate import Bench, Settings, Task, evaluate, is_recorded, key_of, prepare, run_chunk
 from analysis.executors import Crew, run_tasks
-from analysis.store import Row, Store, point_key, source_hash
+from analysis.sources import source_hash
+from analysis.store import Row, Store, point_key
 from analysis.sweep import Sweep, point, selected
 from workloads.policy import Policy
 

@@ -62,8 +62,7 @@ def _operations() -> dict[str, float]:
 
 def _medium(machine: EagerMachine) -> dict[str, float]:
     return {
-        f"{part}_ms": time_operators(machine, generation(MEDIUM, part)).latency_s * 1e3
-        for part in ("fc", "attention")
+        f"{part}_ms": time_operators(machine, generation(MEDIUM, part)).latency_s * 1e3 for part in ("fc", "attention")
     }
 
 

@@ -10,12 +10,10 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-SOURCES = ("sim", "accel", "dataflow", "workloads")
 _WAIT_S = 120.0  # many workers commit to one file in turn
 _LOOKUP = 500  # keys asked for in one query; SQLite allows 999 variables at least
 
@@ -29,9 +27,7 @@ class Store:
         self._connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, row TEXT NOT NULL)"
-        )
+        self._connection.execute("CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, row TEXT NOT NULL)")
 
     def put(self, rows: Mapping[str, Row]) -> None:
         """Store all rows or none of them."""
@@ -70,23 +66,6 @@ def point_key(machine: Row, policy: Row, workload: str, sources: str) -> str:
     """SHA-256 of the resolved machine and policy (JSON, sorted keys) and the two content hashes."""
     parts = {"machine": machine, "policy": policy, "workload": workload, "sources": sources}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def source_hash() -> str:
-    """SHA-256 over the Python and YAML sources of the packages that decide a result."""
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(_source_files(root)):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _source_files(root: Path) -> Iterator[Path]:
-    for package in SOURCES:
-        for pattern in ("*.py", "*.yaml"):
-            yield from (root / package).rglob(pattern)
 
 
 def _parts(keys: Iterable[str]) -> Iterator[list[str]]:

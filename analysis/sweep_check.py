@@ -175,9 +175,7 @@ def _objectives(document: Document) -> Iterator[Fault]:
 def _known_key(document: Document, path: tuple[str | int, ...], key: str) -> Iterator[Fault]:
     if key not in result_keys():
         at_key = path[0] == "objectives"
-        yield document.fault(
-            path, "must be a number of the result", key, nearest(key, result_keys()), at_key=at_key
-        )
+        yield document.fault(path, "must be a number of the result", key, nearest(key, result_keys()), at_key=at_key)
 
 
 def _constraints(document: Document) -> Iterator[Fault]:
@@ -194,6 +192,4 @@ def _constraints(document: Document) -> Iterator[Fault]:
 def _search(document: Document) -> Iterable[Fault]:
     search = document.data.get("search")
     if isinstance(search, Mapping) and search.get("method") == "random" and "points" not in search:
-        yield document.fault(
-            ("search",), "must say how many points", None, "for example points: 100", at_key=True
-        )
+        yield document.fault(("search",), "must say how many points", None, "for example points: 100", at_key=True)

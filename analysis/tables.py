@@ -1,5 +1,6 @@
 """Findings as rows of text: one source for the screen and the page."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from analysis.findings import Findings, ratios
@@ -15,14 +16,15 @@ def front_table(findings: Findings) -> Table:
     columns = [*changing, *sweep.objectives]
     rows = [[plain(row[c]) if c in changing else shown(c, row[c]) for c in columns] for row in findings.front]
     rows = [[*cells, row["limited_by"]] for cells, row in zip(rows, findings.front, strict=True)]
-    return [*map(short_path, changing), *map(label, sweep.objectives), "limited by"], rows
+    return [*short_names(changing).values(), *map(label, sweep.objectives), "limited by"], rows
 
 
 def effect_table(findings: Findings) -> Table:
     """One row per axis, objective and value; repeated names are left blank."""
     rows = []
+    names = short_names(findings.run.sweep.axes)
     for effect in findings.effects:
-        lead = [short_path(effect.axis), label(effect.objective), percent(effect.largest_change)]
+        lead = [names[effect.axis], label(effect.objective), percent(effect.largest_change)]
         for spread in effect.spreads:
             key = effect.objective
             cells = [shown(key, x) for x in (spread.low, spread.middle, spread.high)]
@@ -35,8 +37,9 @@ def compact_effect_table(findings: Findings) -> Table:
     """One row per axis: the largest change that it makes alone, in each objective."""
     objectives = list(findings.run.sweep.objectives)
     changes: dict[str, list[str]] = {}
+    names = short_names(findings.run.sweep.axes)
     for effect in findings.effects:
-        changes.setdefault(short_path(effect.axis), []).append(percent(effect.largest_change))
+        changes.setdefault(names[effect.axis], []).append(percent(effect.largest_change))
     rows = [[axis, *cells] for axis, cells in changes.items()]
     return ["axis: largest change alone", *map(label, objectives)], rows
 
@@ -83,6 +86,13 @@ def percent(change: float) -> str:
     return f"{change:.1%}" if change < 10 else times(change + 1)
 
 
-def short_path(path: str) -> str:
-    """The last two parts of a dotted path."""
-    return ".".join(path.split(".")[-2:])
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """The shortest end of each dotted path that no other path shares."""
+    parts = {path: path.split(".") for path in paths}
+    return {path: _shortest_end(mine, list(parts.values())) for path, mine in parts.items()}
+
+
+def _shortest_end(mine: list[str], every: list[list[str]]) -> str:
+    sizes = range(1, len(mine) + 1)
+    size = next((n for n in sizes if sum(other[-n:] == mine[-n:] for other in every) == 1), len(mine))
+    return ".".join(mine[-size:])

@@ -65,6 +65,4 @@ def list_machines(as_json: Json = False) -> None:
     if as_json:
         put_json({"machines": {m.name: {"planner": m.planner, "source": m.source} for m in machines}})
     else:
-        put_table(
-            "Machines", ["name", "planner", "source"], [(m.name, m.planner, m.source) for m in machines]
-        )
+        put_table("Machines", ["name", "planner", "source"], [(m.name, m.planner, m.source) for m in machines])

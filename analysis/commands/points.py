@@ -92,9 +92,7 @@ def put_result(result: Any) -> None:
     _put_parts("Energy, by component", row["energy_j_by_component"], "energy_j")
     _put_parts("What the time went to", row["critical_path_cycles_by_unit"], "cycles")
     busy = row["utilisation_by_unit"].items()
-    put_table(
-        "Busy share of the run", ["unit", "busy", ""], [(unit, f"{x:.1%}", _bar(x)) for unit, x in busy]
-    )
+    put_table("Busy share of the run", ["unit", "busy", ""], [(unit, f"{x:.1%}", _bar(x)) for unit, x in busy])
     if row["left_out"]:
         put_text("Left out: " + "; ".join(row["left_out"]))
 

@@ -39,9 +39,7 @@ def show(
 def export(
     name: Annotated[Literal["minilm"], typer.Argument(help="Which trace to make.")],
     out: Annotated[Path | None, typer.Option(help="The file; default ./<name>.trace.zip.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A hub name or a local folder of a BERT-type encoder.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A hub name or a local folder of a BERT-type encoder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a trace by running the model; needs the torch extra.

@@ -91,9 +91,7 @@ def test_json_is_one_object_on_stdout(arguments: tuple[str, ...], key: str, fold
     assert key in json.loads(answer.out)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"), BAD, ids=lambda x: "-".join(x) if isinstance(x, tuple) else ""
-)
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=lambda x: "-".join(x) if isinstance(x, tuple) else "")
 def test_a_mistake_is_told_without_a_traceback(arguments: tuple[str, ...], words: str, folder: Path) -> None:
     told = tilewright(*arguments, folder=folder)
     assert told.status == 2
@@ -119,9 +117,7 @@ def test_failed_points_end_with_status_three(folder: Path) -> None:
 
 
 def test_a_fault_of_ours_is_status_one_and_asks_for_no_traceback(folder: Path) -> None:
-    broken = (
-        "import dataflow.simulate as d\ndef simulate(*a, **k): raise KeyError('x')\nd.simulate = simulate\n"
-    )
+    broken = "import dataflow.simulate as d\ndef simulate(*a, **k): raise KeyError('x')\nd.simulate = simulate\n"
     answer = tilewright(*POINT, "--json", folder=folder, before=broken)
     assert answer.status == 1
     assert "KeyError: 'x' (this is a fault of tilewright" in json.loads(answer.out)["error"]
@@ -188,11 +184,7 @@ def test_the_report_opens_offline(folder: Path) -> None:
     for text in ("titan_xp.yaml", "Pareto front", "95 %", "Where the numbers come from"):
         assert text in page
     written = {path.name for path in (folder / "out").iterdir()}
-    figures = {
-        f"{name}.{kind}"
-        for name in ("pareto", "effects", "breakdown", "baselines")
-        for kind in ("png", "svg")
-    }
+    figures = {f"{name}.{kind}" for name in ("pareto", "effects", "breakdown", "baselines") for kind in ("png", "svg")}
     assert written == {"results.parquet", "report.html", *figures}
 
 

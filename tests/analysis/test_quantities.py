@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import tilewright as tw
 from analysis.effects import Spread, effects, weak_axes
 from analysis.quantities import flat, is_number, label, result_keys, shown, times
+from analysis.tables import short_names
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,8 @@ def test_effect_of_an_axis_alone() -> None:
     assert by_name["b", "x"].largest_change == 0.5  # 10 to 15 at a = 1
     assert by_name["b", "y"].largest_change == 0.0
     assert weak_axes([by_name["a", "x"], by_name["b", "y"]]) == ["b"]
+
+
+def test_short_names_stay_apart() -> None:
+    paths = ["machine.a.lanes", "machine.b.lanes", "policy.token_keep", "lanes"]
+    assert list(short_names(paths).values()) == ["a.lanes", "b.lanes", "token_keep", "lanes"]

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.store import Store, point_key, source_hash
+from analysis import sources
+from analysis.cache import use_kernel_cache
+from analysis.sources import source_hash
+from analysis.store import Store, point_key
 
 NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**60), 2**60)
 
@@ -73,11 +76,20 @@ def test_every_part_changes_the_key() -> None:
 
 
 def test_source_hash_covers_the_packages_that_decide_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    import analysis.store
-
     before = source_hash()
     for package in ("sim", "accel", "dataflow", "workloads"):
-        kept = tuple(name for name in analysis.store.SOURCES if name != package)
-        monkeypatch.setattr(analysis.store, "SOURCES", kept)
+        kept = tuple(name for name in sources.SOURCES if name != package)
+        monkeypatch.setattr(sources, "SOURCES", kept)
         assert source_hash.__wrapped__() != before
         monkeypatch.undo()
+
+
+def test_other_sources_have_other_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    first = use_kernel_cache()
+    assert use_kernel_cache() == first
+    assert first.parent == tmp_path
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("analysis.cache.source_hash", lambda: "0" * 64)
+    assert use_kernel_cache() != first
+    assert use_kernel_cache().parent == tmp_path
