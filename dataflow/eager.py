@@ -57,9 +57,7 @@ class Timing:
 
 
 @planner("eager")
-def run_eager(
-    machine: EagerMachine, trace: Trace, policy: Policy | None, options: Mapping[str, Any]
-) -> Result:
+def run_eager(machine: EagerMachine, trace: Trace, policy: Policy | None, options: Mapping[str, Any]) -> Result:
     """The dense operators of the trace; `policy` is not used.
 
     Option `parts` says which parts run, ("attention",) if absent; other options do not concern closed forms.

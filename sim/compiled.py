@@ -9,7 +9,7 @@ A task that lacks an input is chained to that one input and looked at again when
 import numpy as np
 from numba import njit
 
-from sim.dram import FOREVER, DramSpec, IdealSpec, MemoryState, next_return, start_memory, submit
+from sim.dram import FOREVER, DramSpec, IdealSpec, MemoryState, finish_memory, next_return, start_memory, submit
 from sim.plan import OLDEST_READY, Plan, Times
 
 _TASK_BITS = 26  # heap keys hold (ready time, task) in one integer
@@ -182,4 +182,4 @@ def run_compiled(plan: Plan, memory: DramSpec | IdealSpec) -> tuple[Times, Memor
         plan.memory_unit, np.flatnonzero(plan.unit == plan.memory_unit), sl.ptr, sl.address, sl.size_bytes, sl.write,
         controller.config, controller.state, times.start, times.free, times.finish,
     )  # fmt: skip
-    return times, controller.finish(times.makespan)
+    return times, finish_memory(controller, times.makespan)

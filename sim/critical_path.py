@@ -13,7 +13,12 @@ def _held_before(t, unit, start, free, reach):  # type: ignore[no-untyped-def]
     """The task of t's unit that left when t took its lane, at most `reach` away in the plan; -1 if there is none."""
     for distance in range(1, reach):
         for other in (t - distance, t + distance):
-            if 0 <= other < len(unit) and unit[other] == unit[t] and free[other] == start[t] and start[other] < start[t]:
+            if (
+                0 <= other < len(unit)
+                and unit[other] == unit[t]
+                and free[other] == start[t]
+                and start[other] < start[t]
+            ):
                 return other
     return -1
 

@@ -8,19 +8,8 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.dram import (
-    CORE_PS,
-    FOREVER,
-    IDEAL,
-    LOOKAHEAD,
-    MEMORY_PS,
-    DramSpec,
-    IdealSpec,
-    MemoryState,
-    next_return,
-    start_memory,
-    submit,
-)
+from sim.dram import FOREVER, DramSpec, IdealSpec, MemoryState, finish_memory, next_return, start_memory, submit
+from sim.dram.layout import CORE_PS, IDEAL, LOOKAHEAD, MEMORY_PS
 from sim.plan import OLDEST_READY, Plan, Times
 
 Process = Generator[simpy.Event, Any, None]
@@ -161,7 +150,7 @@ class MemoryPort:
         return int(issued) - now
 
     def close(self, makespan: int) -> MemoryState:
-        return self.controller.finish(makespan)
+        return finish_memory(self.controller, makespan)
 
     def _safe(self) -> int:
         """Until when returns can be known now: nothing that is handed over from now on comes back before."""

@@ -120,4 +120,3 @@ class Times:
     def makespan(self) -> int:
         """Cycles until the last result is usable."""
         return int(self.finish.max(initial=0))
-

@@ -16,17 +16,15 @@ def write_timeline(path: Path, plan: Plan, times: Times, name: str) -> None:
     process = 1 + max((event["pid"] for event in events), default=0)
     events.append({"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": name}})
     for number, unit in enumerate(plan.units):
-        events.append(
-            {"ph": "M", "name": "thread_name", "pid": process, "tid": number, "args": {"name": unit.name}}
-        )
+        events.append({"ph": "M", "name": "thread_name", "pid": process, "tid": number, "args": {"name": unit.name}})
     for task in range(len(plan)):
-        unit = int(plan.unit[task])
+        number = int(plan.unit[task])
         events.append(
             {
                 "ph": "X",
-                "name": plan.units[unit].name,
+                "name": plan.units[number].name,
                 "pid": process,
-                "tid": unit,
+                "tid": number,
                 "ts": int(times.start[task]),
                 "dur": int(times.free[task] - times.start[task]),
                 "args": {"task": task, "usable": int(times.finish[task])},

@@ -425,9 +425,7 @@ def _units(machine: SpattenMachine, has_lsb: bool) -> tuple[Unit, ...]:
     )
 
 
-def _plan(
-    t: NDArray[np.int32], s: NDArray[np.int64], requests: Requests, units: tuple[Unit, ...]
-) -> Plan:
+def _plan(t: NDArray[np.int32], s: NDArray[np.int64], requests: Requests, units: tuple[Unit, ...]) -> Plan:
     """The arrays that have been filled, as a Plan."""
     tasks, deps, segments, slices = (int(n) for n in s[: SLICES + 1])
 
