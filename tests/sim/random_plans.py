@@ -34,10 +34,10 @@ def random_memory(rng: np.random.Generator) -> DramSpec | IdealSpec:
 def random_units(rng: np.random.Generator) -> tuple[Unit, ...]:
     """A memory unit and one to five others of both orders."""
     others = [
-        Unit(f"u{i}", int(rng.integers(1, 4)), int(rng.choice([IN_ORDER, OLDEST_READY])), int(rng.integers(0, 6)))
+        Unit(f"u{i}", int(rng.integers(1, 4)), int(rng.choice([IN_ORDER, OLDEST_READY])), int(rng.choice([0, 0, 1, 5])))
         for i in range(int(rng.integers(1, 6)))
     ]
-    return (Unit("memory", 1, OLDEST_READY, int(rng.integers(0, 4))), *others)
+    return (Unit("memory", 1, OLDEST_READY, int(rng.choice([0, 0, 1, 3]))), *others)
 
 
 def random_slices(rng: np.random.Generator, count: int) -> Slices:
@@ -56,10 +56,10 @@ def random_slices(rng: np.random.Generator, count: int) -> Slices:
 
 def random_plan(rng: np.random.Generator, tasks: int) -> Plan:
     """Up to three dependencies a task on recent tasks, of both kinds; short times so that ties are common."""
-    units = random_units(rng)
+    units, longest = random_units(rng), int(rng.choice([2, 3, 8]))
     unit = rng.integers(0, len(units), tasks).astype(np.int32)
     arbitrated = np.array([u.order == OLDEST_READY for u in units])[unit]
-    amount = np.maximum(rng.integers(0, 8, tasks), arbitrated).astype(np.int32)
+    amount = np.maximum(rng.integers(0, longest, tasks), arbitrated).astype(np.int32)
     amount[unit == 0] = np.arange((unit == 0).sum())
     deps, ptr = [], [0]
     for task in range(tasks):
