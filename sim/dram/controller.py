@@ -10,12 +10,12 @@ from sim.dram.layout import (
     ACT_TIMES,
     ACT_TURN,
     ACTIVATE,
-    ADMIT,
     ADVANCED,
     BANK_AT,
     BANK_COLUMNS,
     BANK_MASK,
     BANK_MISSES,
+    BANK_QUEUED,
     BANKS,
     BURST,
     CCD_L,
@@ -25,6 +25,8 @@ from sim.dram.layout import (
     CHANNELS,
     CL,
     COLUMN,
+    COLUMN_AT,
+    COLUMN_TIME,
     COUNTS,
     CWL,
     FAW,
@@ -38,7 +40,6 @@ from sim.dram.layout import (
     GROUP_SHIFT,
     MISSES,
     NEXT_KIND,
-    NEXT_PLACE,
     NEXT_TIME,
     NOW,
     OPEN_ROW,
@@ -91,105 +92,122 @@ from sim.dram.returns import push
 
 
 @njit(cache=True)
-def _admit(c, m, pc):  # type: ignore[no-untyped-def]
-    """Move what has arrived from the FIFO into the free places of the queue."""
-    n, head, count = m[pc + QUEUED], m[pc + FIFO_HEAD], m[pc + FIFO_COUNT]
-    depth, fifo, queue = c[QUEUE_DEPTH], pc + c[FIFO_AT], pc + c[QUEUE_AT]
-    while count > 0 and n < depth and m[fifo + 2 * head + 1] <= m[pc + NOW]:
-        code = m[fifo + 2 * head]
-        m[queue + ((m[pc + QUEUE_HEAD] + n) & (QUEUE_RING - 1))] = code
-        bank = pc + c[BANK_AT] + ((code >> 1) & BANK_MASK) * BANK_COLUMNS
-        if m[bank + OPEN_ROW] != (code >> ROW_PLACE) & ROW_MASK:
-            m[pc + MISSES] += 1
-            m[bank + BANK_MISSES] += 1
-            m[pc + ROW_STALE] = 1
-        m[fifo + 2 * head + 1] = m[pc + NOW]  # the place is free from now on
-        n += 1
-        count -= 1
-        head += 1
-        if head == c[FIFO_DEPTH]:
-            head = 0
-    m[pc + QUEUED], m[pc + FIFO_HEAD], m[pc + FIFO_COUNT] = n, head, count
+def _admit(c, m, pc, arrived):  # type: ignore[no-untyped-def]
+    """Move the head of the FIFO, which came at `arrived`, into the queue; it may be what goes next."""
+    head, n = m[pc + FIFO_HEAD], m[pc + QUEUED]
+    code, since = m[pc + c[FIFO_AT] + 2 * head], max(arrived, m[pc + NOW])
+    m[pc + c[FIFO_AT] + 2 * head + 1] = since  # the place is free from now on
+    m[pc + FIFO_HEAD] = head + 1 if head + 1 < c[FIFO_DEPTH] else 0
+    m[pc + FIFO_COUNT] -= 1
+    m[pc + c[QUEUE_AT] + ((m[pc + QUEUE_HEAD] + n) & (QUEUE_RING - 1))] = code
+    m[pc + QUEUED] = n + 1
+    number, row = (code >> 1) & BANK_MASK, (code >> ROW_PLACE) & ROW_MASK
+    bank = pc + c[BANK_AT] + number * BANK_COLUMNS
+    m[bank + BANK_QUEUED] += 1
+    if m[bank + OPEN_ROW] == row:
+        t = max(since, _column_time(c, m, pc, code))
+        if t < m[pc + COLUMN_TIME]:
+            m[pc + COLUMN_TIME], m[pc + COLUMN_AT] = t, n
+        return
+    m[pc + MISSES] += 1
+    m[bank + BANK_MISSES] += 1
+    if m[bank + BANK_QUEUED] == 1:  # no older request claims the bank
+        t, kind = _row_time(c, m, pc, number)
+        t = max(since, t)
+        if t < m[pc + ROW_TIME]:
+            m[pc + ROW_TIME], m[pc + ROW_KIND], m[pc + ROW_BANK], m[pc + ROW_ROW] = t, kind, number, row
+
+
+@njit(cache=True)
+def _column_time(c, m, pc, code):  # type: ignore[no-untyped-def]
+    """When the read or write of a row hit may go."""
+    number = (code >> 1) & BANK_MASK
+    bank = pc + c[BANK_AT] + number * BANK_COLUMNS
+    group = pc + c[GROUP_AT] + (number >> c[GROUP_SHIFT]) * GROUP_COLUMNS
+    if code & 1:
+        return max(m[bank + WRITE_OK], max(m[pc + WRITE_ANY], m[group + WRITE_GROUP]))
+    return max(m[bank + READ_OK], max(m[pc + READ_ANY], m[group + READ_GROUP]))
+
+
+@njit(cache=True)
+def _row_time(c, m, pc, number):  # type: ignore[no-untyped-def]
+    """When the ACT or PRE that a miss needs in that bank may go, and which it is."""
+    bank = pc + c[BANK_AT] + number * BANK_COLUMNS
+    if m[bank + OPEN_ROW] >= 0:
+        return m[bank + PRE_OK], PRECHARGE
+    group = pc + c[GROUP_AT] + (number >> c[GROUP_SHIFT]) * GROUP_COLUMNS
+    window = max(m[pc + ACT_ANY], m[pc + ACT_TIMES + m[pc + ACT_TURN]] + c[FAW])
+    return max(window, max(m[bank + ACT_OK], m[group + ACT_GROUP])), ACTIVATE
 
 
 @njit(cache=True)
 def _find_column(c, m, pc):  # type: ignore[no-untyped-def]
-    """(time, place) of the row hit that can go soonest, the oldest of them."""
-    now, n, head = m[pc + NOW], m[pc + QUEUED], m[pc + QUEUE_HEAD]
+    """Note the row hit that can go soonest, the oldest of them."""
+    now, head = m[pc + NOW], m[pc + QUEUE_HEAD]
     bound = max(now, min(m[pc + READ_ANY], m[pc + WRITE_ANY]))  # nothing can go before
-    best, place = FOREVER, 0
-    for i in range(n):
+    m[pc + COLUMN_TIME] = FOREVER
+    for i in range(m[pc + QUEUED]):
         code = m[pc + c[QUEUE_AT] + ((head + i) & (QUEUE_RING - 1))]
-        number = (code >> 1) & BANK_MASK
-        bank = pc + c[BANK_AT] + number * BANK_COLUMNS
+        bank = pc + c[BANK_AT] + ((code >> 1) & BANK_MASK) * BANK_COLUMNS
         if m[bank + OPEN_ROW] == (code >> ROW_PLACE) & ROW_MASK:
-            group = pc + c[GROUP_AT] + (number >> c[GROUP_SHIFT]) * GROUP_COLUMNS
-            if code & 1:
-                t = max(m[bank + WRITE_OK], max(m[pc + WRITE_ANY], m[group + WRITE_GROUP]))
-            else:
-                t = max(m[bank + READ_OK], max(m[pc + READ_ANY], m[group + READ_GROUP]))
-            if t < best:
-                best, place = t, i
+            t = max(now, _column_time(c, m, pc, code))
+            if t < m[pc + COLUMN_TIME]:
+                m[pc + COLUMN_TIME], m[pc + COLUMN_AT] = t, i
                 if t <= bound:
-                    break
-    return max(best, now), place
+                    return
 
 
 @njit(cache=True)
 def _find_row(c, m, pc):  # type: ignore[no-untyped-def]
     """Note the row command that can go soonest: for the oldest request of each bank, never past an older hit."""
-    n, head = m[pc + QUEUED], m[pc + QUEUE_HEAD]
-    window = max(m[pc + ACT_ANY], m[pc + ACT_TIMES + m[pc + ACT_TURN]] + c[FAW])
-    best, claimed, left = max(FOREVER, window), 0, m[pc + MISSES]
+    head, claimed, left = m[pc + QUEUE_HEAD], 0, m[pc + MISSES]
     m[pc + ROW_STALE], m[pc + ROW_TIME] = 0, FOREVER
-    for i in range(n):
-        if left == 0:
-            break
+    i = 0
+    while left > 0:
         code = m[pc + c[QUEUE_AT] + ((head + i) & (QUEUE_RING - 1))]
+        i += 1
         number, row = (code >> 1) & BANK_MASK, (code >> ROW_PLACE) & ROW_MASK
-        bank = pc + c[BANK_AT] + number * BANK_COLUMNS
-        hit = m[bank + OPEN_ROW] == row
-        if not hit:
-            left -= 1
-        if (claimed >> number) & 1:
-            continue
+        miss = m[pc + c[BANK_AT] + number * BANK_COLUMNS + OPEN_ROW] != row
+        left -= miss
+        if miss and not (claimed >> number) & 1:
+            t, kind = _row_time(c, m, pc, number)
+            t = max(t, m[pc + NOW])
+            if t < m[pc + ROW_TIME]:
+                m[pc + ROW_TIME], m[pc + ROW_KIND], m[pc + ROW_BANK], m[pc + ROW_ROW] = t, kind, number, row
         claimed |= 1 << number
-        if hit:
-            continue
-        if m[bank + OPEN_ROW] < 0:
-            group = pc + c[GROUP_AT] + (number >> c[GROUP_SHIFT]) * GROUP_COLUMNS
-            t, kind = max(window, max(m[bank + ACT_OK], m[group + ACT_GROUP])), ACTIVATE
-        else:
-            t, kind = m[bank + PRE_OK], PRECHARGE
-        t = max(t, m[pc + NOW])
-        if t < best:
-            best = t
-            m[pc + ROW_TIME], m[pc + ROW_KIND], m[pc + ROW_BANK], m[pc + ROW_ROW] = t, kind, number, row
+
+
+@njit(cache=True)
+def settle(c, m, p):  # type: ignore[no-untyped-def]
+    """Note what pseudo-channel p does next and when, with all that arrives until then in its queue."""
+    pc = c[PSEUDO_AT] + p * c[PSEUDO_SIZE]
+    bus = m[c[CHANNEL_AT] + (p >> c[PSEUDO_SHIFT]) * CHANNEL_COLUMNS + ROW_BUS]
+    while True:
+        time, kind = max(m[pc + REFRESH_DUE], m[pc + NOW]), REFRESH
+        if m[pc + COLUMN_TIME] < time:
+            time, kind = m[pc + COLUMN_TIME], COLUMN
+        if max(m[pc + ROW_TIME], bus) < time:
+            time, kind = max(m[pc + ROW_TIME], bus), m[pc + ROW_KIND]
+        if m[pc + FIFO_COUNT] == 0 or m[pc + QUEUED] == c[QUEUE_DEPTH]:
+            break
+        arrives = m[pc + c[FIFO_AT] + 2 * m[pc + FIFO_HEAD] + 1]
+        if arrives > time:
+            break
+        _admit(c, m, pc, arrives)
+    m[pc + NEXT_TIME], m[pc + NEXT_KIND] = time, kind
 
 
 @njit(cache=True)
 def _decide(c, m, p):  # type: ignore[no-untyped-def]
-    """Find what pseudo-channel p does next and when. Arrivals of a cycle come before its commands."""
+    """After pseudo-channel p has done something: find what it does next."""
     pc = c[PSEUDO_AT] + p * c[PSEUDO_SIZE]
-    _admit(c, m, pc)
-    now = m[pc + NOW]
-    time, kind, place = max(m[pc + REFRESH_DUE], now), REFRESH, 0
     if m[pc + QUEUED] > m[pc + MISSES]:
-        t, found = _find_column(c, m, pc)
-        if t < time:
-            time, kind, place = t, COLUMN, found
-    if m[pc + MISSES] > 0:
-        if m[pc + ROW_STALE]:
-            _find_row(c, m, pc)
-        bus = m[c[CHANNEL_AT] + (p >> c[PSEUDO_SHIFT]) * CHANNEL_COLUMNS + ROW_BUS]
-        t = max(max(m[pc + ROW_TIME], bus), now)
-        if t < time:
-            time, kind = t, m[pc + ROW_KIND]
-    if m[pc + FIFO_COUNT] > 0 and m[pc + QUEUED] < c[QUEUE_DEPTH]:
-        arrives = m[pc + c[FIFO_AT] + 2 * m[pc + FIFO_HEAD] + 1]
-        if arrives <= time:
-            time, kind = arrives, ADMIT
-    m[pc + NEXT_TIME], m[pc + NEXT_KIND], m[pc + NEXT_PLACE] = time, kind, place
+        _find_column(c, m, pc)
+    else:
+        m[pc + COLUMN_TIME] = FOREVER
+    if m[pc + ROW_STALE]:
+        _find_row(c, m, pc)
+    settle(c, m, p)
 
 
 @njit(cache=True)
@@ -271,6 +289,7 @@ def _column(c, m, pc, place, t):  # type: ignore[no-untyped-def]
     number = (code >> 1) & BANK_MASK
     bank = pc + c[BANK_AT] + number * BANK_COLUMNS
     group = pc + c[GROUP_AT] + (number >> c[GROUP_SHIFT]) * GROUP_COLUMNS
+    m[bank + BANK_QUEUED] -= 1
     if code & 1:
         back = t + c[CWL] + c[BURST]
         m[bank + PRE_OK] = max(m[bank + PRE_OK], back + c[WR])
@@ -308,9 +327,8 @@ def _row_command(c, m, p, pc, kind, t):  # type: ignore[no-untyped-def]
     m[bus] = t + (c[ACT_BUS] if kind == ACTIVATE else 1)
     first = (p >> c[PSEUDO_SHIFT]) << c[PSEUDO_SHIFT]
     for other in range(first, first + (1 << c[PSEUDO_SHIFT])):
-        kind = m[c[PSEUDO_AT] + other * c[PSEUDO_SIZE] + NEXT_KIND]
-        if other != p and (kind == ACTIVATE or kind == PRECHARGE):
-            _decide(c, m, other)
+        if other != p and m[c[PSEUDO_AT] + other * c[PSEUDO_SIZE] + ROW_TIME] < FOREVER:
+            settle(c, m, other)
 
 
 @njit(cache=True)
@@ -320,10 +338,10 @@ def act(c, m, p):  # type: ignore[no-untyped-def]
     kind, t = m[pc + NEXT_KIND], m[pc + NEXT_TIME]
     m[pc + NOW] = t
     if kind == COLUMN:
-        _column(c, m, pc, m[pc + NEXT_PLACE], t)
+        _column(c, m, pc, m[pc + COLUMN_AT], t)
     elif kind == REFRESH:
         _refresh(c, m, pc, t)
-    elif kind != ADMIT:
+    else:
         _row_command(c, m, p, pc, kind, t)
     _decide(c, m, p)
 

@@ -3,9 +3,8 @@
 import numpy as np
 from numba import njit
 
-from sim.dram.controller import act, advance, next_of
+from sim.dram.controller import act, advance, next_of, settle
 from sim.dram.layout import (
-    ADMIT,
     ADVANCED,
     ARRIVAL,
     BURST_SHIFT,
@@ -29,15 +28,11 @@ from sim.dram.layout import (
     LANES,
     LOOKAHEAD,
     MEMORY_PS,
-    NEXT_KIND,
     NEXT_TIME,
-    NOW,
     OUT,
     PSEUDO_AT,
     PSEUDO_SHIFT,
     PSEUDO_SIZE,
-    QUEUE_DEPTH,
-    QUEUED,
     REMAINING,
     ROW_PLACE,
     SLICE_AT,
@@ -63,9 +58,9 @@ def _make_room(c, m, p, g):  # type: ignore[no-untyped-def]
     count, channel = c[PSEUDO_AT] + p * c[PSEUDO_SIZE] + FIFO_COUNT, p >> c[PSEUDO_SHIFT]
     while True:
         other, time = next_of(c, m, channel)
-        if m[count] < c[FIFO_DEPTH] and time >= g:
-            if 2 * m[count] <= c[FIFO_DEPTH] or not _may_run_ahead(c, m, channel):
-                return
+        enough = 2 * m[count] <= c[FIFO_DEPTH] or not _may_run_ahead(c, m, channel)
+        if m[count] < c[FIFO_DEPTH] and time >= g and enough:
+            return
         act(c, m, other)
 
 
@@ -101,8 +96,8 @@ def _enter(c, m, burst, low, g):  # type: ignore[no-untyped-def]
     m[pc + c[FIFO_AT] + 2 * place] = low | (bank << 1) | (row << ROW_PLACE)
     m[pc + c[FIFO_AT] + 2 * place + 1] = arrives
     m[pc + FIFO_COUNT] += 1
-    if m[pc + FIFO_COUNT] == 1 and m[pc + QUEUED] < c[QUEUE_DEPTH] and arrives <= m[pc + NEXT_TIME]:
-        m[pc + NEXT_TIME], m[pc + NEXT_KIND] = max(arrives, m[pc + NOW]), ADMIT
+    if m[pc + FIFO_COUNT] == 1 and arrives <= m[pc + NEXT_TIME]:
+        settle(c, m, p)
     return g
 
 

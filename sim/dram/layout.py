@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 FOREVER = 1 << 60
 COMMANDS = ("activates", "precharges", "reads", "writes", "refreshes")
-ADMIT, COLUMN, ACTIVATE, PRECHARGE, REFRESH = range(5)  # what a pseudo-channel can do next
+COLUMN, ACTIVATE, PRECHARGE, REFRESH = range(4)  # what a pseudo-channel can do next
 
 # The configuration is one integer array, the state another: passing dozens of arrays between jitted functions
 # costs more than the work. The names below are their columns; Numba sees them as constants.
@@ -20,11 +20,11 @@ ADMIT, COLUMN, ACTIVATE, PRECHARGE, REFRESH = range(5)  # what a pseudo-channel 
 HEAP_SIZE, OUT, ADVANCED, FRONT, COUNTS = range(5)
 TOTAL = COUNTS + len(COMMANDS)
 # of a pseudo-channel (at PSEUDO_AT, PSEUDO_SIZE apart)
-(NOW, NEXT_TIME, NEXT_KIND, NEXT_PLACE, QUEUED, QUEUE_HEAD, FIFO_COUNT, FIFO_HEAD, READ_ANY, WRITE_ANY, ACT_ANY,
- ACT_TURN, REFRESH_DUE, MISSES, ROW_TIME, ROW_KIND, ROW_BANK, ROW_ROW, ROW_STALE, ACT_TIMES) = range(20)  # fmt: skip
+(NOW, NEXT_TIME, NEXT_KIND, COLUMN_TIME, COLUMN_AT, QUEUED, QUEUE_HEAD, FIFO_COUNT, FIFO_HEAD, READ_ANY, WRITE_ANY, ACT_ANY,
+ ACT_TURN, REFRESH_DUE, MISSES, ROW_TIME, ROW_KIND, ROW_BANK, ROW_ROW, ROW_STALE, ACT_TIMES) = range(21)  # fmt: skip
 PSEUDO_COLUMNS = ACT_TIMES + 4  # the last four activates, as a ring
-# of a bank: row or -1, earliest time of each command, queued requests for another row
-OPEN_ROW, ACT_OK, READ_OK, WRITE_OK, PRE_OK, BANK_MISSES, BANK_COLUMNS = range(7)
+# of a bank: row or -1, earliest time of each command, queued requests, those of them for another row
+OPEN_ROW, ACT_OK, READ_OK, WRITE_OK, PRE_OK, BANK_QUEUED, BANK_MISSES, BANK_COLUMNS = range(8)
 READ_GROUP, WRITE_GROUP, ACT_GROUP, GROUP_COLUMNS = range(4)  # of a bank group: earliest time
 ROW_BUS, ARRIVAL, CHANNEL_COLUMNS = range(3)  # of a channel: row bus free from, next request enters from
 REMAINING, RETURNED, BURSTS, SLICE_COLUMNS = range(4)  # of a slice: bursts still out, last data so far, bursts
@@ -166,5 +166,6 @@ def start_memory(spec: DramSpec | IdealSpec, slices: int) -> MemoryState:
     pseudo[:, c[BANK_AT] + OPEN_ROW : c[GROUP_AT] : BANK_COLUMNS] = -1
     pseudo[:, ACT_TIMES : ACT_TIMES + 4] = -FOREVER
     pseudo[:, [REFRESH_DUE, NEXT_TIME]] = c[REFI] if c[REFI] else FOREVER
-    pseudo[:, NEXT_KIND], pseudo[:, ROW_TIME] = REFRESH, FOREVER
+    pseudo[:, NEXT_KIND] = REFRESH
+    pseudo[:, [COLUMN_TIME, ROW_TIME]] = FOREVER
     return MemoryState(c, m)
