@@ -85,9 +85,10 @@ def test_the_wheel_holds_nothing_else(members: set[str]) -> None:
     assert [name for name in members if name.endswith(".dist-info/licenses/LICENSE")]
 
 
-def test_examples_are_no_package(members: set[str]) -> None:
-    """`examples` is a name that others ship too: ours must shadow none and be shadowed by none."""
-    assert not [name for name in members if name.startswith("examples/") and name.endswith(".py")]
+def test_examples_collide_with_nothing(members: set[str]) -> None:
+    """Others ship a folder `examples` too: ours must shadow no module and overwrite no common file."""
+    names = [Path(name).name for name in members if name.startswith("examples/")]
+    assert sorted(names) == sorted(file.name for file in (ROOT / "examples").glob("*.yaml"))
 
 
 def test_metadata(metadata: Message) -> None:
