@@ -74,13 +74,21 @@ def _left_out(findings: Findings) -> list[str]:
 
 
 def _sources(findings: Findings) -> dict[str, str]:
-    """The text of every machine file, the sweep file and the DRAM standard."""
+    """The text of every machine file, their DRAM standards, and the sweep file, by file name."""
     from accel.machine import find_machine
 
     sweep = findings.run.sweep
-    files = [find_machine(name) for name in (sweep.machine, *sweep.baselines)]
-    files += [sweep.file] if sweep.file else []
+    machines = [find_machine(name) for name in (sweep.machine, *sweep.baselines)]
+    files = [*machines, *_standards(machines), *([sweep.file] if sweep.file else [])]
     return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
+def _standards(machines: list[Path]) -> list[Path]:
+    import accel.machine
+
+    folder = Path(accel.machine.__file__).parent / "standards"
+    memories = [accel.machine.load_machine(path).memory for path in machines]
+    return [folder / f"{memory.standard}.yaml" for memory in memories if hasattr(memory, "standard")]
 
 
 def _embedded(svg: Path) -> str:
