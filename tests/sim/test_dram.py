@@ -1,0 +1,274 @@
+"""The DRAM controller: closed forms, one constraint at a time, and a plain model cycle by cycle."""
+
+from dataclasses import fields, replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accel.machine import load_machine, load_standard
+from dataflow.memory import dram_spec, peak_bytes_per_s
+from sim.dram import (
+    FOREVER,
+    DramSpec,
+    IdealSpec,
+    MemoryState,
+    advance,
+    finish_memory,
+    next_return,
+    start_memory,
+    submit,
+)
+from tests.sim.random_plans import SMALL_HBM2
+from tests.sim.slow_dram import Segments, SlowDram
+
+Slice = tuple[int, bool, Segments]  # earliest core cycle, write, [(address, bytes)]
+LINEAR = (("column", 3), ("bank", 2), ("bank_group", 2), ("row", 4), ("pseudo_channel", 0), ("channel", 0))
+SIZES = ("channels", "pseudo_channels", "bank_groups", "banks_per_group", "burst_bytes", "fields")
+QUIET = DramSpec(
+    **{f.name: 0 for f in fields(DramSpec)}
+    | dict(zip(SIZES, (1, 1, 4, 4, 32, LINEAR), strict=True))  # type: ignore[arg-type]
+    | {"fifo_depth": 8, "queue_depth": 8, "request_lanes": 8, "memory_ps": 1000, "core_ps": 1000}
+    | {"burst": 1, "read_latency": 1, "write_latency": 1}
+)
+HBM2_LINEAR = replace(SMALL_HBM2, channels=1, pseudo_channels=1, bank_groups=4, banks_per_group=4, fields=LINEAR)
+
+
+def at(group: int = 0, bank: int = 0, row: int = 0, column: int = 0) -> Segments:
+    """One burst of LINEAR."""
+    return [((column | bank << 3 | group << 5 | row << 7) * 32, 32)]
+
+
+def hand_over(memory: MemoryState, number: int, item: Slice) -> int:
+    start, write, segments = item
+    address, size = np.array(segments, np.int64).T
+    return int(submit(memory.config, memory.state, number, write, address.copy(), size.copy(), start))
+
+
+def serve(spec: DramSpec | IdealSpec, slices: list[Slice], limit: int = FOREVER) -> tuple[list[int], list[int]]:
+    """Core cycles in which each slice is issued and returned; asked for returns in steps of `limit`."""
+    memory = start_memory(spec, len(slices))
+    issued: list[int] = []
+    returned = [-1] * len(slices)
+    for number, (start, write, segments) in enumerate(slices):
+        start = max([start, *issued[-1:]])
+        collect(memory, returned, range(0, start, limit))
+        issued.append(hand_over(memory, number, (start, write, segments)))
+    steps = 1 if limit == FOREVER else 10**9
+    collect(memory, returned, (limit * (i + 1) for i in range(steps)))
+    return issued, returned
+
+
+def collect(memory: MemoryState, returned: list[int], limits: object) -> None:
+    """Ask for returns up to each limit until none is out."""
+    for limit in limits:  # type: ignore[attr-defined]
+        number = 0
+        while number >= 0:
+            time, number = next_return(memory.config, memory.state, limit)
+            if number >= 0:
+                assert returned[number] < 0
+                returned[number] = int(time)
+        if -1 not in returned:
+            return
+
+
+def random_slices(rng: np.random.Generator, count: int, space: int) -> list[Slice]:
+    """Slices at growing times, a third of them writes; segments unaligned and of any length to 200 bytes."""
+    starts = np.cumsum(rng.choice([0, 0, 5, 60], count))
+    return [
+        (
+            int(start),
+            bool(rng.random() < 0.3),
+            list(zip(rng.integers(0, space, n), rng.integers(1, 200, n), strict=True)),
+        )
+        for start, n in zip(starts, rng.integers(1, 4, count), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "cycles"),
+    [
+        (at(column=1), 14 + 2),  # open row: CL + burst
+        (at(row=1), 14 + 14 + 14 + 2),  # conflict: RP + RCD + CL + burst
+        (at(group=1), 14 + 14 + 2),  # closed bank: RCD + CL + burst
+    ],
+)
+def test_unloaded_read_latency(second: Segments, cycles: int) -> None:
+    issued, returned = serve(HBM2_LINEAR, [(0, False, at()), (100, False, second)])
+    assert issued == [1, 101]
+    assert returned == [14 + 14 + 2, 100 + cycles]
+
+
+def test_write_returns_when_its_data_are_in() -> None:
+    assert serve(HBM2_LINEAR, [(0, True, at())])[1] == [12 + 5 + 2]
+
+
+R, W = False, True
+# constraint: requests, of which the last goes that many cycles after 0 plus the cycles of the other parts:
+# 2 of latency and burst (of the read; and of a write before it), 1 of the row bus between PRE and ACT
+BINDING: dict[str, tuple[list[tuple[bool, Segments]], int]] = {
+    "rcd_read": ([(R, at())], 2),
+    "rcd_write": ([(W, at())], 2),
+    "ccd_short": ([(R, at()), (R, at(group=1))], 2),
+    "ccd_long": ([(R, at()), (R, at(bank=1))], 2),
+    "rrd_short": ([(R, at()), (R, at(group=1))], 2),
+    "rrd_long": ([(R, at()), (R, at(bank=1))], 2),
+    "faw": ([(R, at(group, bank)) for group, bank in ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1))], 2),
+    "ras": ([(R, at()), (R, at(row=1))], 1 + 2),
+    "read_to_precharge": ([(R, at()), (R, at(row=1))], 1 + 2),
+    "precharge": ([(R, at()), (R, at(row=1))], 1 + 2),  # the second request arrives at 1
+    "write_recovery": ([(W, at()), (R, at(row=1))], 2 + 1 + 2),
+    "write_to_read_short": ([(W, at()), (R, at(group=1))], 2 + 2),
+    "write_to_read_long": ([(W, at()), (R, at(bank=1))], 2 + 2),
+    "read_to_write": ([(R, at()), (W, at(bank=1))], 2),
+    "activate_bus": ([(R, at()), (R, at(group=1))], 2),
+    "read_latency": ([(R, at())], 1),
+    "write_latency": ([(W, at())], 1),
+    "burst": ([(R, at())], 1),
+}
+
+
+@pytest.mark.parametrize("cycles", [20, 21])
+@pytest.mark.parametrize("constraint", BINDING)
+def test_constraint_that_binds_alone(constraint: str, cycles: int) -> None:
+    """Not a cycle before, not a cycle after; a cycle more of it is a cycle later."""
+    requests, others = BINDING[constraint]
+    segments = [(0, write, where) for write, where in requests]
+    lone = replace(QUIET, **{constraint: cycles})
+    assert serve(lone, [*segments])[1][-1] == cycles + others
+
+
+@pytest.mark.parametrize("constraint", ["ccd_long", "rrd_long", "write_to_read_long"])
+def test_long_constraints_hold_within_a_bank_group_only(constraint: str) -> None:
+    requests = [(0, write, where) for write, where in BINDING[constraint.replace("long", "short")][0]]
+    assert serve(replace(QUIET, **{constraint: 50}), requests) == serve(QUIET, requests)
+
+
+def test_faw_lets_four_activates_go() -> None:
+    requests = [(0, R, at(group)) for group in range(4)]
+    assert serve(replace(QUIET, faw=50), requests) == serve(QUIET, requests)
+
+
+def test_refresh_holds_up_and_closes_rows() -> None:
+    """Due at 100: a read at 99 goes; one at 100 waits for the refresh and opens its row again."""
+    spec = replace(QUIET, refresh=30, refresh_interval=100, rcd_read=7)
+    assert serve(spec, [(0, R, at()), (99, R, at())])[1] == [7 + 2, 99 + 2]
+    assert serve(spec, [(0, R, at()), (100, R, at())])[1] == [7 + 2, 100 + 30 + 7 + 2]
+
+
+def test_one_request_a_cycle_enters_a_channel() -> None:
+    """Eight bursts in one row, eight lanes: the front end is done in a cycle, the channel takes eight."""
+    issued, returned = serve(QUIET, [(0, R, [(0, 8 * 32)])])
+    assert (issued, returned) == ([1], [7 + 2])
+
+
+@pytest.mark.parametrize(("lanes", "cycles"), [(1, 8), (3, 3), (8, 1)])
+def test_request_lanes(lanes: int, cycles: int) -> None:
+    assert serve(replace(QUIET, request_lanes=lanes), [(0, R, [(0, 8 * 32)])])[0] == [cycles]
+
+
+def test_full_fifo_holds_up_everything_behind_it() -> None:
+    """Channel 0 is stuck behind a queue of 1 and a FIFO of 2; a burst of channel 1 behind them waits, one before not.
+
+    The first burst is admitted at 0 and goes at RCD = 40, those of its row after it. Channel 0 takes bursts 0
+    (queue), 1 and 2 (FIFO); burst 3 enters at 40, when the queue has let go of 0.
+    """
+    two = tuple((name, 1 if name == "channel" else bits) for name, bits in LINEAR)
+    spec = replace(QUIET, channels=2, fields=two, fifo_depth=2, queue_depth=1, request_lanes=1, rcd_read=40)
+    other = (1 << 11) * 32
+    behind = serve(spec, [(0, R, [(0, 4 * 32), (other, 32)])])[0]
+    before = serve(spec, [(0, R, [(other, 32), (0, 3 * 32)])])[0]
+    assert (before, behind) == ([4], [42])
+
+
+def test_ideal_memory_has_a_rate_and_a_latency() -> None:
+    slices = [(0, R, [(0, 20)]), (0, R, [(5, 1)]), (50, W, [(0, 8), (64, 8)])]
+    assert serve(IdealSpec(8, 10, 32), slices) == ([3, 4, 52], [13, 14, 62])
+
+
+def test_clocks_round_up_where_they_meet() -> None:
+    """Core cycle 3 of 700 ps is memory cycle 3 of 1000 ps; back at 3 + 30, which is core cycle 48; issued at 4: 6."""
+    spec = replace(HBM2_LINEAR, core_ps=700)
+    assert serve(spec, [(3, R, at())]) == ([6], [48])
+    assert serve(replace(HBM2_LINEAR, core_ps=1500), [(3, R, at())]) == ([4], [24])  # 5; 6: 4; 35: 23.3
+
+
+def test_the_same_clock_twice_as_fine_changes_nothing() -> None:
+    slices = random_slices(np.random.default_rng(1), 20, 1 << 14)
+    assert serve(replace(SMALL_HBM2, core_ps=500, memory_ps=500), slices) == serve(SMALL_HBM2, slices)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_returns_do_not_depend_on_how_often_they_are_asked_for(seed: int, limit: int) -> None:
+    rng = np.random.default_rng(seed)
+    slices = random_slices(rng, 12, 1 << 14)
+    spec = replace(SMALL_HBM2, core_ps=int(rng.choice([700, 1000, 1350])), fifo_depth=int(rng.integers(1, 9)))
+    assert serve(spec, slices, limit) == serve(spec, slices)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_controller_equals_the_plain_model(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pseudo = 1 + seed % 2
+    layout = (("pseudo_channel", pseudo - 1), ("bank_group", 1), ("column", 2), ("bank", 1), ("row", 3))
+    sizes = {name: int(rng.integers(1, 9)) for name in ("fifo_depth", "queue_depth", "request_lanes")}
+    timing = {"activate_bus": int(rng.integers(1, 4)), "faw": int(rng.choice([15, 30]))}
+    spec = replace(SMALL_HBM2, channels=1, pseudo_channels=pseudo, fields=layout, **sizes, **timing)
+    spec = replace(spec, refresh_interval=int(rng.choice([0, 450, 700])))
+    slices = random_slices(rng, int(rng.integers(1, 7)), 1 << 13)
+    assert serve(spec, slices) == SlowDram(spec).run(slices)
+
+
+def test_bursts_are_counted_once() -> None:
+    """40..104 touches bursts 1 to 3; 104..105 shares burst 3 and is not fetched again; 31 + 2 bytes touch two."""
+    slices = [(0, R, [(40, 64), (104, 1)]), (0, R, [(31, 2)]), (0, W, [(0, 1), (64, 1), (0, 1)])]
+    memory = start_memory(SMALL_HBM2, 3)
+    for number, item in enumerate(slices):
+        hand_over(memory, number, item)
+    collect(memory, [-1] * 3, [FOREVER])
+    assert memory.bursts.tolist() == [3, 2, 3]
+    assert (memory.commands["reads"], memory.commands["writes"]) == (5, 3)
+
+
+@cache
+def hbm2(channels: int = 16) -> tuple[DramSpec, float]:
+    """The memory of SpAtten and its peak in bytes a cycle."""
+    machine = load_machine("spatten", {"memory.channels": channels})
+    standard = load_standard("hbm2")
+    peak = peak_bytes_per_s(machine.memory, standard) / machine.clock_hz
+    return dram_spec(machine.memory, standard, machine.clock_hz), peak
+
+
+@pytest.mark.parametrize("interval", [500, 3900])
+def test_refreshes_come_at_their_interval(interval: int) -> None:
+    spec = replace(hbm2(2)[0], refresh_interval=interval)
+    for slices in (0, 1):
+        memory = start_memory(spec, slices)
+        for number in range(slices):
+            hand_over(memory, number, (0, R, [(0, 1 << 18)]))
+            collect(memory, [-1] * slices, [FOREVER])
+        commands = finish_memory(memory, 50_000).commands
+        assert abs(commands["refreshes"] / 4 - 50_000 / interval) <= 1
+        advance(memory.config, memory.state, 50_000)
+        assert memory.commands == commands
+
+
+def test_stream_reaches_the_peak_less_refresh() -> None:
+    spec, peak = hbm2()
+    size = 16 << 20
+    cycles = serve(spec, [(0, R, [(0, size)])])[1][0]
+    assert size / cycles == pytest.approx(peak * (1 - spec.refresh / spec.refresh_interval), rel=0.02)
+
+
+def test_pseudo_channels_share_the_row_bus() -> None:
+    """Random bursts: a pair of ACT and one of PRE take 6 cycles of the bus; tFAW alone would let 2 go in 7.5 / 2."""
+    spec = replace(hbm2(2)[0], refresh_interval=0)
+    rng = np.random.default_rng(0)
+    bursts = [(int(a) * 32, 32) for a in rng.integers(0, 1 << 20, 4000)]
+    free, one, two = (serve(replace(spec, activate_bus=n), [(0, R, bursts)])[1][0] for n in (0, 1, 2))
+    assert free < one < two
+    assert two == pytest.approx(4000 / 2 * 3, rel=0.1)
