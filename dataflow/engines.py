@@ -1,9 +1,5 @@
 """Run a Plan on the engine that the caller asks for."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from sim.dram import DramSpec, IdealSpec, MemoryState
 from sim.plan import Plan, Times
 
@@ -11,25 +7,15 @@ ENGINES = ("compiled", "simpy")
 
 
 def run_plan(
-    plan: Plan, memory: DramSpec | IdealSpec, options: Mapping[str, Any], name: str = ""
+    plan: Plan, memory: DramSpec | IdealSpec, engine: str = "compiled"
 ) -> tuple[Times, MemoryState]:
-    """Times of all tasks and the memory afterwards.
-
-    options   engine: "compiled" (default) or "simpy"; timeline: path to append this plan's events to
-    """
-    engine = options.get("engine", "compiled")
+    """Times of all tasks and the memory afterwards. Raises ValueError for an engine that does not exist."""
     if engine == "simpy":
         from sim.engine import Simulation
 
-        times, state = Simulation(plan, memory).run()
-    elif engine == "compiled":
+        return Simulation(plan, memory).run()
+    if engine == "compiled":
         from sim.compiled import run_compiled
 
-        times, state = run_compiled(plan, memory)
-    else:
-        raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if options.get("timeline"):
-        from sim.timeline import write_timeline
-
-        write_timeline(Path(options["timeline"]), plan, times, name)
-    return times, state
+        return run_compiled(plan, memory)
+    raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")

@@ -106,9 +106,9 @@ def _run(  # type: ignore[no-untyped-def]
             stack[depth] = first[u]
             depth += 1
     if heap_at[units] > 0:
-        for t in range(tasks - 1, -1, -1):
-            if arbitrated[unit[t]]:
-                stack[depth] = t
+        for task in range(tasks - 1, -1, -1):
+            if arbitrated[unit[task]]:
+                stack[depth] = task
                 depth += 1
     heaps, filled = np.empty(heap_at[units], np.int64), np.zeros(units, np.int64)
     lane_free, last_start = np.zeros((units, lanes.max()), np.int64), np.zeros(units, np.int64)

@@ -1,0 +1,82 @@
+"""`tilewright bench`: how fast the simulators are on this machine. Medians of warm runs; nothing is asserted."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from accel.machine import Machine, load_machine, load_standard
+from accel.spatten import SpattenMachine
+from dataflow.memory import dram_spec, peak_bytes_per_s
+from dataflow.simulate import simulate
+from dataflow.spatten.plan import plan_attention
+from sim.compiled import run_compiled
+from sim.dram import IdealSpec
+from sim.engine import Simulation
+from workloads.attention import AttentionWork
+from workloads.dense import dense_attention
+from workloads.policy import Policy
+from workloads.trace import load_workload
+
+BERT_BASE = {"layers": 12, "heads": 12, "tokens": 384, "head_size": 64, "bits": 12}
+_ALIGN_BYTES = 32768
+
+
+def _seconds(run: Callable[[], object], repeats: int) -> float:
+    """Median time of that many runs after one that warms up (and compiles)."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def _spatten() -> SpattenMachine:
+    machine: Machine = load_machine("spatten")
+    if not isinstance(machine, SpattenMachine):
+        raise TypeError(f"machine 'spatten' must be a SpAtten-type machine, got {type(machine).__name__}")
+    return machine
+
+
+def _plan_and_run(machine: SpattenMachine, work: AttentionWork, dram: bool) -> Callable[[], object]:
+    standard = load_standard(machine.memory.standard)
+    per_cycle = int(peak_bytes_per_s(machine.memory, standard)) // machine.clock_hz
+    ideal = IdealSpec(per_cycle, standard.timing.read_latency_cycles, standard.organisation.burst_bytes)
+    memory = dram_spec(machine.memory, standard, machine.clock_hz) if dram else ideal
+    return lambda: run_compiled(plan_attention(machine, work, _ALIGN_BYTES).plan, memory)
+
+
+def _engine_rates(machine: SpattenMachine) -> dict[str, float]:
+    """Tasks per second of both engines on the same plan with the same ideal memory."""
+    plan = plan_attention(machine, dense_attention(1, 4, 128, 64, 12), _ALIGN_BYTES).plan
+    large = plan_attention(machine, dense_attention(**BERT_BASE), _ALIGN_BYTES).plan
+    memory = IdealSpec(512, 28, 32)
+    return {
+        "compiled_tasks_per_s": len(large) / _seconds(lambda: run_compiled(large, memory), 9),
+        "simpy_tasks_per_s": len(plan) / _seconds(lambda: Simulation(plan, memory).run(), 3),
+    }
+
+
+def _points_per_s(machine: SpattenMachine) -> float:
+    """One process on the shipped trace: token pruning, static 8-bit K and V."""
+    trace = load_workload("minilm")
+    policy = Policy(token_keep=0.5, key_msb_bits=8, value_bits=8)
+    return 1 / _seconds(lambda: simulate(machine, trace, policy), 5)
+
+
+def run_bench() -> dict[str, float]:
+    """Milliseconds and rates, on one core:
+
+    bert_base_384_plan_ms   plan and compiled engine without DRAM, 12 layers x 12 heads x 384 tokens
+    bert_base_384_ms        the same with the DRAM controller in the loop, dense, 12 bit
+    compiled_tasks_per_s, simpy_tasks_per_s, sweep_points_per_s (one process)
+    """
+    machine = _spatten()
+    bert = dense_attention(**BERT_BASE)
+    return {
+        "bert_base_384_plan_ms": 1e3 * _seconds(_plan_and_run(machine, bert, dram=False), 15),
+        "bert_base_384_ms": 1e3 * _seconds(_plan_and_run(machine, bert, dram=True), 7),
+        **_engine_rates(machine),
+        "sweep_points_per_s": _points_per_s(machine),
+    }
