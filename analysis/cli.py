@@ -131,11 +131,12 @@ def warmup(as_json: Json = False) -> None:
     tilewright warmup
     """
     from analysis.cache import use_kernel_cache
-    from analysis.running import compile_kernels
+    from analysis.running import compile_kernels, kernels_compiled
 
     folder = use_kernel_cache()
-    say(f"compiling kernels (once; cached in {folder})")
-    compile_kernels()
+    if not kernels_compiled():
+        say(f"compiling kernels (once; cached in {folder})")
+        compile_kernels()
     if as_json:
         put_json({"compiled": True, "folder": str(folder)})
     else:

@@ -61,6 +61,7 @@ GOOD: list[tuple[tuple[str, ...], str]] = [
     (("schema", "machine"), "$defs"),
     (("schema", "standard"), "$defs"),
     (("schema", "policy"), "properties"),
+    (("warmup",), "compiled"),
     (("version",), "sources"),
 ]
 BAD: list[tuple[tuple[str, ...], str]] = [
