@@ -39,11 +39,11 @@ OPERANDS = ("query", "key", "key_lsb", "value", "output")
 # and `s` (int64). More arrays cost more than the work when jitted functions hand them to each other.
 # Columns of s: fill levels, where the parts of t begin, machine, progress, the row at hand, counters.
 (TASKS, DEPS, SEGMENTS, SLICES, UNIT_AT, AMOUNT_AT, PTR_AT, DEP_AT, SOFTMAX_OF, CONSUMER_OF, KEY_DONE, VALUE_DONE,
- BLOCK_DONE, QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED, QUERY_BLOCK,
- QUERY_BLOCKS, KEY_BUFFERS, VALUE_BUFFERS, ACC_LANES, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB, QK_LATENCY,
- SOFTMAX_LATENCY, GATE, BLOCK, FIRST_QUERY, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB, LAST_SOFTMAX,
- ROW, QUERIES, KEYS, VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM,
- COUNTERS) = range(49)  # fmt: skip
+ BLOCK_DONE, KEY_AGAIN, BLOCK_AGAIN, QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED,
+ QUERY_BLOCK, QUERY_BLOCKS, KEY_BUFFERS, VALUE_BUFFERS, ACC_LANES, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB,
+ QK_LATENCY, SOFTMAX_LATENCY, GATE, BLOCK, FIRST_QUERY, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB,
+ LAST_SOFTMAX, LAST_AGAIN, ROW, QUERIES, KEYS, VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM,
+ COUNTERS) = range(52)  # fmt: skip
 (MACS_QK, MACS_PV, SCORES, COMPARISONS, ACCUMULATIONS, K_WRITE, K_READ, V_WRITE, V_READ, LSB_ROWS, RECOMPUTED,
  TOPK_PASSES, COUNTER_COUNT) = range(13)  # fmt: skip
 NONE = -1
@@ -144,7 +144,7 @@ def _begin_row(t, s, r, nq, nk, nv):  # type: ignore[no-untyped-def]
     fifo_rows = max(2, s[FIFO_SCORES] // nk)
     s[QK_ROOM] = fifo_rows - -s[QK_LATENCY] // s[QK_CYCLES]
     s[SOFTMAX_ROOM] = fifo_rows - -s[SOFTMAX_LATENCY] // s[SOFTMAX_CYCLES]
-    s[FETCHED_LSB], s[LAST_SOFTMAX] = NONE, NONE
+    s[FETCHED_LSB], s[LAST_SOFTMAX], s[LAST_AGAIN] = NONE, NONE, NONE
 
 
 @njit(cache=True)
@@ -152,6 +152,7 @@ def _fetch_row(t, s, requests, kept, base, vector_bytes):  # type: ignore[no-unt
     """Fetch K of a row, and V where all its queries share it, into the next half of the double buffers."""
     _wait(t, s, s[GATE])
     _wait_room(t, s, KEY_DONE, s[ROW] - s[KEY_BUFFERS])
+    _wait_room(t, s, KEY_AGAIN, s[ROW] - s[KEY_BUFFERS])
     s[FETCHED_KEY] = _transfer(t, s, requests, KEY, base, vector_bytes, kept)
     s[COUNTERS + K_WRITE] += s[KEYS]
     if s[QUERIES] > 1:
@@ -166,17 +167,21 @@ def _fetch_queries(t, s, requests, q, kept, base, vector_bytes):  # type: ignore
     """Fetch the block of Q vectors from query q on into the registers that the oldest block has left."""
     _wait(t, s, s[GATE])
     _wait_room(t, s, BLOCK_DONE, s[BLOCK] - s[QUERY_BLOCKS])
+    _wait_room(t, s, BLOCK_AGAIN, s[BLOCK] - s[QUERY_BLOCKS])
     places = kept[q : min(q + s[QUERY_BLOCK], s[QUERIES])] if s[QUERIES] > 1 else np.zeros(1, np.int64)
     s[FETCHED_QUERY] = _transfer(t, s, requests, QUERY, base, vector_bytes, places)
     s[BLOCK] += 1
 
 
 @njit(cache=True)
-def _multiply(t, s):  # type: ignore[no-untyped-def]
-    """Q x K of one query; returns its task, which is now the last that reads K and the block of Q."""
+def _multiply(t, s, of_row, of_block):  # type: ignore[no-untyped-def]
+    """Q x K of one query; returns its task, which is now the last of its pass that reads K and the block of Q.
+
+    of_row, of_block   tables of those last tasks: the first pass and the one with all bits overtake each other
+    """
     scored = _task(t, s, QUERY_KEY, s[QK_CYCLES])
-    t[s[KEY_DONE] + s[ROW]] = scored
-    t[s[BLOCK_DONE] + s[BLOCK] - 1] = scored
+    t[s[of_row] + s[ROW]] = scored
+    t[s[of_block] + s[BLOCK] - 1] = scored
     return scored
 
 
@@ -189,7 +194,7 @@ def _score(t, s, q, first_of_block):  # type: ignore[no-untyped-def]
     if s[HAS_LSB] or first_of_block:
         _wait(t, s, s[FETCHED_QUERY])
     _wait_room(t, s, SOFTMAX_OF, g - s[QK_ROOM])
-    scored = _multiply(t, s)
+    scored = _multiply(t, s, KEY_DONE, BLOCK_DONE)
     _wait_room(t, s, CONSUMER_OF, g - s[SOFTMAX_ROOM])
     _wait(t, s, scored)
     probable = _task(t, s, SOFTMAX, s[SOFTMAX_CYCLES])
@@ -207,7 +212,7 @@ def _score_again(t, s, requests, probable, kept, base, vector_bytes):  # type: i
         s[COUNTERS + K_WRITE] += s[KEYS]
     _wait(t, s, probable)
     _wait(t, s, s[FETCHED_LSB])
-    scored = _multiply(t, s)
+    scored = _multiply(t, s, KEY_AGAIN, BLOCK_AGAIN)
     _wait(t, s, scored)
     s[COUNTERS + RECOMPUTED] += 1
     s[COUNTERS + MACS_QK] += s[KEYS] * s[HEAD_SIZE]
@@ -284,9 +289,10 @@ def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[n
         if first_of_block:
             _fetch_queries(t, s, requests, q, kept, base, vector_bytes)
         chosen = _score(t, s, q, first_of_block)
+        s[LAST_SOFTMAX] = chosen
         if s[HAS_LSB] and needs_lsb[s[FIRST_QUERY] + q]:
             chosen = _score_again(t, s, requests, chosen, kept, base, vector_bytes)
-        s[LAST_SOFTMAX] = max(s[LAST_SOFTMAX], chosen)
+            s[LAST_AGAIN] = chosen
         if s[VALUES] < s[KEYS]:
             chosen = _local_topk(t, s, q, chosen)
         if s[QUERIES] == 1:
@@ -299,6 +305,7 @@ def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[n
         places = kept if s[QUERIES] > 1 else np.zeros(1, np.int64)
         _transfer(t, s, requests, OUTPUT, base, vector_bytes, places)
     _wait(t, s, s[LAST_SOFTMAX])
+    _wait(t, s, s[LAST_AGAIN])  # later queries overtake those that wait for their LSBs
     return _task(t, s, ACCUMULATE, -(-s[KEYS] // s[ACC_LANES]))
 
 
@@ -350,7 +357,8 @@ def _lay_out(s: NDArray[np.int64], work: AttentionWork, blocks: int) -> NDArray[
     rows, queries = work.rows, int(work.queries.sum())
     tasks = 9 * rows + 7 * queries + blocks
     sizes = {UNIT_AT: tasks, AMOUNT_AT: tasks, PTR_AT: tasks + 1, DEP_AT: 4 * tasks}
-    tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: rows, VALUE_DONE: rows, BLOCK_DONE: blocks}
+    tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: rows, VALUE_DONE: rows, BLOCK_DONE: blocks,
+              KEY_AGAIN: rows, BLOCK_AGAIN: blocks}  # fmt: skip
     at = 0
     for column, size in (sizes | tables).items():
         s[column] = at
