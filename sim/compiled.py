@@ -171,7 +171,7 @@ def run_compiled(plan: Plan, memory: DramSpec | IdealSpec) -> tuple[Times, Memor
     """Times of all tasks, and the memory as the run left it. Raises ValueError for a plan of 2**26 tasks or more."""
     if len(plan) >= 1 << _TASK_BITS:
         raise ValueError(f"plan: must have fewer than {1 << _TASK_BITS} tasks, got {len(plan)}")
-    controller = start_memory(memory, len(plan.slices))
+    controller = start_memory(memory, len(plan.slices), bool(plan.slices.write.any()))
     times = Times(*(np.full(len(plan), -1, np.int64) for _ in range(3)))
     sl = plan.slices
     _run(

@@ -133,7 +133,7 @@ class MemoryPort:
         finish: Callable[[int], Process],
     ) -> None:
         self.env, self.slices, self.finish = env, plan.slices, finish
-        self.controller = start_memory(memory, len(plan.slices))
+        self.controller = start_memory(memory, len(plan.slices), bool(plan.slices.write.any()))
         self.config, self.state = self.controller.config, self.controller.state
         self.task = np.flatnonzero(plan.unit == plan.memory_unit)
         self.out, self.bell = 0, Bell(env)

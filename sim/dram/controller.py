@@ -39,8 +39,8 @@ from sim.dram.layout import (
     GROUP_COLUMNS,
     GROUP_SHIFT,
     MISSES,
+    NEXT_AT,
     NEXT_KIND,
-    NEXT_TIME,
     NOW,
     OPEN_ROW,
     PRE_OK,
@@ -194,7 +194,7 @@ def settle(c, m, p):  # type: ignore[no-untyped-def]
         if arrives > time:
             break
         _admit(c, m, pc, arrives)
-    m[pc + NEXT_TIME], m[pc + NEXT_KIND] = time, kind
+    m[c[NEXT_AT] + p], m[pc + NEXT_KIND] = time, kind
 
 
 @njit(cache=True)
@@ -214,11 +214,13 @@ def _decide(c, m, p):  # type: ignore[no-untyped-def]
 def _recount(c, m, pc, number):  # type: ignore[no-untyped-def]
     """Count the queued requests that miss in that bank, after its row has changed."""
     bank = pc + c[BANK_AT] + number * BANK_COLUMNS
-    misses, head = 0, m[pc + QUEUE_HEAD]
-    for i in range(m[pc + QUEUED]):
-        code = m[pc + c[QUEUE_AT] + ((head + i) & (QUEUE_RING - 1))]
-        if (code >> 1) & BANK_MASK == number and m[bank + OPEN_ROW] != (code >> ROW_PLACE) & ROW_MASK:
-            misses += 1
+    row, misses, left, i = m[bank + OPEN_ROW], m[bank + BANK_QUEUED], m[bank + BANK_QUEUED], m[pc + QUEUE_HEAD]
+    while left > 0 and row >= 0:
+        code = m[pc + c[QUEUE_AT] + (i & (QUEUE_RING - 1))]
+        i += 1
+        if (code >> 1) & BANK_MASK == number:
+            left -= 1
+            misses -= row == (code >> ROW_PLACE) & ROW_MASK
     m[pc + MISSES] += misses - m[bank + BANK_MISSES]
     m[bank + BANK_MISSES] = misses
     m[pc + ROW_STALE] = 1
@@ -335,7 +337,7 @@ def _row_command(c, m, p, pc, kind, t):  # type: ignore[no-untyped-def]
 def act(c, m, p):  # type: ignore[no-untyped-def]
     """Do what `_decide` chose for pseudo-channel p, then decide again."""
     pc = c[PSEUDO_AT] + p * c[PSEUDO_SIZE]
-    kind, t = m[pc + NEXT_KIND], m[pc + NEXT_TIME]
+    kind, t = m[pc + NEXT_KIND], m[c[NEXT_AT] + p]
     m[pc + NOW] = t
     if kind == COLUMN:
         _column(c, m, pc, m[pc + COLUMN_AT], t)
@@ -350,9 +352,9 @@ def act(c, m, p):  # type: ignore[no-untyped-def]
 def next_of(c, m, channel):  # type: ignore[no-untyped-def]
     """The pseudo-channel of that channel which acts first, and when."""
     p = channel << c[PSEUDO_SHIFT]
-    time = m[c[PSEUDO_AT] + p * c[PSEUDO_SIZE] + NEXT_TIME]
+    time = m[c[NEXT_AT] + p]
     for other in range(p + 1, (channel + 1) << c[PSEUDO_SHIFT]):
-        t = m[c[PSEUDO_AT] + other * c[PSEUDO_SIZE] + NEXT_TIME]
+        t = m[c[NEXT_AT] + other]
         if t < time:
             p, time = other, t
     return p, time

@@ -13,8 +13,7 @@ from sim.dram.layout import (
     CHANNEL_AT,
     CHANNEL_COLUMNS,
     CORE_PS,
-    FIELD_AT,
-    FIELDS,
+    DECODE_AT,
     FIFO_AT,
     FIFO_COUNT,
     FIFO_DEPTH,
@@ -28,13 +27,12 @@ from sim.dram.layout import (
     LANES,
     LOOKAHEAD,
     MEMORY_PS,
-    NEXT_TIME,
+    NEXT_AT,
     OUT,
     PSEUDO_AT,
     PSEUDO_SHIFT,
     PSEUDO_SIZE,
     REMAINING,
-    ROW_PLACE,
     SLICE_AT,
     SLICE_COLUMNS,
     SLICE_PLACE,
@@ -66,23 +64,17 @@ def _make_room(c, m, p, g):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _decode(c, m, burst):  # type: ignore[no-untyped-def]
-    """(pseudo-channel, bank, row) of a burst number."""
-    p, bank, row = 0, 0, 0
-    for f in range(c[FIELD_AT], c[FIELD_AT] + 4 * c[FIELDS], 4):
-        value = ((burst >> m[f]) & m[f + 1]) << m[f + 3]
-        if m[f + 2] == 0:
-            p |= value
-        elif m[f + 2] == 1:
-            bank |= value
-        else:
-            row |= value
-    return p, bank, row
+    """The code of a burst number: bank, row, and from SLICE_PLACE on the pseudo-channel."""
+    at = c[DECODE_AT]
+    low = m[at + (burst & 255)] ^ m[at + 256 + (burst >> 8 & 255)]
+    return low ^ m[at + 512 + (burst >> 16 & 255)] ^ m[at + 768 + (burst >> 24 & 255)]
 
 
 @njit(cache=True)
 def _enter(c, m, burst, low, g):  # type: ignore[no-untyped-def]
     """Put one burst into its FIFO at time g or as soon as there is room; returns the time it went in."""
-    p, bank, row = _decode(c, m, burst)
+    code = _decode(c, m, burst)
+    p = code >> SLICE_PLACE
     pc = c[PSEUDO_AT] + p * c[PSEUDO_SIZE]
     if m[pc + FIFO_COUNT] >= c[FIFO_DEPTH]:
         _make_room(c, m, p, g)
@@ -93,10 +85,10 @@ def _enter(c, m, burst, low, g):  # type: ignore[no-untyped-def]
     port = c[CHANNEL_AT] + (p >> c[PSEUDO_SHIFT]) * CHANNEL_COLUMNS + ARRIVAL
     arrives = max(g, m[port])
     m[port] = arrives + 1
-    m[pc + c[FIFO_AT] + 2 * place] = low | (bank << 1) | (row << ROW_PLACE)
+    m[pc + c[FIFO_AT] + 2 * place] = low | (code & ((1 << SLICE_PLACE) - 1))
     m[pc + c[FIFO_AT] + 2 * place + 1] = arrives
     m[pc + FIFO_COUNT] += 1
-    if m[pc + FIFO_COUNT] == 1 and arrives <= m[pc + NEXT_TIME]:
+    if m[pc + FIFO_COUNT] == 1 and arrives <= m[c[NEXT_AT] + p]:
         settle(c, m, p)
     return g
 

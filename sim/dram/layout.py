@@ -1,6 +1,7 @@
 """Specification and state of the DRAM controller as integers, and a memory at time 0."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +14,17 @@ COLUMN, ACTIVATE, PRECHARGE, REFRESH = range(4)  # what a pseudo-channel can do 
 # costs more than the work. The names below are their columns; Numba sees them as constants.
 (IDEAL, BYTES_PER_CYCLE, IDEAL_LATENCY, CHANNELS, PSEUDO_SHIFT, BANKS, GROUP_SHIFT, BURST_SHIFT, FIFO_DEPTH,
  QUEUE_DEPTH, LANES, MEMORY_PS, CORE_PS, BURST, CL, CWL, RCD_READ, RCD_WRITE, RP, RAS, CCD_S, CCD_L, RRD_S, RRD_L,
- FAW, RTP, WR, WTR_S, WTR_L, RTW, RFC, REFI, ACT_BUS, LOOKAHEAD, FIELDS,
- PSEUDO_AT, PSEUDO_SIZE, BANK_AT, GROUP_AT, QUEUE_AT, FIFO_AT, CHANNEL_AT, SLICE_AT, HEAP_AT, FIELD_AT,
+ FAW, RTP, WR, WTR_S, WTR_L, RTW, RFC, REFI, ACT_BUS, LOOKAHEAD,
+ NEXT_AT, PSEUDO_AT, PSEUDO_SIZE, BANK_AT, GROUP_AT, QUEUE_AT, FIFO_AT, CHANNEL_AT, SLICE_AT, HEAP_AT, DECODE_AT,
  CONFIG_SIZE) = range(46)  # fmt: skip
-# of the whole memory (at 0): heap size, slices out, all commands before this are done, front end free, counters
+# of the whole memory (at 0; from NEXT_AT on the time at which each pseudo-channel acts next):
+# heap size, slices out, all commands before this are done, front end free, counters
 HEAP_SIZE, OUT, ADVANCED, FRONT, COUNTS = range(5)
 TOTAL = COUNTS + len(COMMANDS)
 # of a pseudo-channel (at PSEUDO_AT, PSEUDO_SIZE apart)
-(NOW, NEXT_TIME, NEXT_KIND, COLUMN_TIME, COLUMN_AT, QUEUED, QUEUE_HEAD, FIFO_COUNT, FIFO_HEAD, READ_ANY, WRITE_ANY,
+(NOW, NEXT_KIND, COLUMN_TIME, COLUMN_AT, QUEUED, QUEUE_HEAD, FIFO_COUNT, FIFO_HEAD, READ_ANY, WRITE_ANY,
  ACT_ANY, ACT_TURN, REFRESH_DUE, MISSES, ROW_TIME, ROW_KIND, ROW_BANK, ROW_ROW, ROW_STALE,
- ACT_TIMES) = range(21)  # fmt: skip
+ ACT_TIMES) = range(20)  # fmt: skip
 PSEUDO_COLUMNS = ACT_TIMES + 4  # the last four activates, as a ring
 # of a bank: row or -1, earliest time of each command, queued requests, those of them for another row
 OPEN_ROW, ACT_OK, READ_OK, WRITE_OK, PRE_OK, BANK_QUEUED, BANK_MISSES, BANK_COLUMNS = range(8)
@@ -32,6 +34,7 @@ REMAINING, RETURNED, BURSTS, SLICE_COLUMNS = range(4)  # of a slice: bursts stil
 _BANK_BITS, _ROW_BITS = 6, 18  # a request is packed as slice | row | bank | write
 ROW_PLACE, SLICE_PLACE = 1 + _BANK_BITS, 1 + _BANK_BITS + _ROW_BITS
 BANK_MASK, ROW_MASK = (1 << _BANK_BITS) - 1, (1 << _ROW_BITS) - 1
+DECODE_SIZE = 4 * 256
 QUEUE_RING = 64  # places of the queue's ring buffer: queue_depth is at most this
 
 
@@ -110,25 +113,30 @@ def _bits(count: int) -> int:
     return count.bit_length() - 1
 
 
-def _fields(spec: DramSpec) -> list[int]:
-    """(shift, mask, target, place) of each field of the address decoder; columns are not needed to find hits."""
-    target = {"channel": 0, "pseudo_channel": 0, "bank_group": 1, "bank": 1, "row": 2}
-    place = {"channel": _bits(spec.pseudo_channels), "pseudo_channel": 0, "row": 0}
-    place |= {"bank_group": _bits(spec.banks_per_group), "bank": 0}
-    table, shift = [], 0
-    for name, bits in spec.fields:
-        if name in target and bits:
-            table += [shift, (1 << bits) - 1, target[name], place[name]]
-            place[name] += bits
-        shift += bits
-    return table
+@lru_cache(maxsize=64)
+def _decode_table(fields: tuple[tuple[str, int], ...], pseudo_channels: int, banks_per_group: int) -> NDArray[np.int64]:
+    """Four tables of 256: the codes of the four bytes of a burst number, which combine by exclusive or.
+
+    A code holds bank and row where a queued request has them, and the pseudo-channel above.  Columns are not
+    needed to find hits.
+    """
+    place = {"channel": SLICE_PLACE + _bits(pseudo_channels), "pseudo_channel": SLICE_PLACE, "row": ROW_PLACE}
+    place |= {"bank_group": 1 + _bits(banks_per_group), "bank": 1}
+    table, bit = np.zeros((4, 256), np.int64), 0
+    for name, bits in fields:
+        for _ in range(bits):
+            if name in place:
+                table[bit // 8] ^= (np.arange(256) >> bit % 8 & 1) << place[name]
+                place[name] += 1
+            bit += 1
+    return table.reshape(-1)
 
 
 def _numbers(spec: DramSpec | IdealSpec) -> list[int]:
-    """The configuration up to FIELDS."""
+    """The configuration up to NEXT_AT."""
     if isinstance(spec, IdealSpec):
         shift = _bits(spec.burst_bytes)
-        return [1, spec.bytes_per_cycle, spec.latency_cycles, 1, 0, 1, 0, shift] + [0] * (FIELDS - BURST_SHIFT - 1)
+        return [1, spec.bytes_per_cycle, spec.latency_cycles, 1, 0, 1, 0, shift] + [0] * (NEXT_AT - BURST_SHIFT - 1)
     s = spec
     return [
         0, 1, 0, s.channels, _bits(s.pseudo_channels), s.bank_groups * s.banks_per_group, _bits(s.banks_per_group),
@@ -136,37 +144,42 @@ def _numbers(spec: DramSpec | IdealSpec) -> list[int]:
         s.burst, s.read_latency, s.write_latency, s.rcd_read, s.rcd_write, s.precharge, s.ras, s.ccd_short,
         s.ccd_long, s.rrd_short, s.rrd_long, s.faw, s.read_to_precharge, s.write_recovery,
         s.write_to_read_short, s.write_to_read_long, s.read_to_write, s.refresh, s.refresh_interval,
-        s.activate_bus, min(s.read_latency, s.write_latency) + s.burst,
+        s.activate_bus, 0,
     ]  # fmt: skip
 
 
-def _lay_out(c: NDArray[np.int64], slices: int, fields: int) -> int:
+def _lay_out(c: NDArray[np.int64], slices: int) -> int:
     """Fill the offsets of the state; returns its size."""
     c[BANK_AT] = PSEUDO_COLUMNS
     c[GROUP_AT] = c[BANK_AT] + c[BANKS] * BANK_COLUMNS
     c[QUEUE_AT] = c[GROUP_AT] + (c[BANKS] >> c[GROUP_SHIFT]) * GROUP_COLUMNS
     c[FIFO_AT] = c[QUEUE_AT] + QUEUE_RING
     c[PSEUDO_SIZE] = c[FIFO_AT] + 2 * c[FIFO_DEPTH]
-    c[PSEUDO_AT] = TOTAL
+    c[NEXT_AT] = TOTAL
+    c[PSEUDO_AT] = c[NEXT_AT] + (c[CHANNELS] << c[PSEUDO_SHIFT])
     c[CHANNEL_AT] = c[PSEUDO_AT] + c[PSEUDO_SIZE] * (c[CHANNELS] << c[PSEUDO_SHIFT])
-    c[FIELD_AT] = c[CHANNEL_AT] + c[CHANNELS] * CHANNEL_COLUMNS
-    c[SLICE_AT] = c[FIELD_AT] + fields
+    c[DECODE_AT] = c[CHANNEL_AT] + c[CHANNELS] * CHANNEL_COLUMNS
+    c[SLICE_AT] = c[DECODE_AT] + DECODE_SIZE
     c[HEAP_AT] = c[SLICE_AT] + slices * SLICE_COLUMNS
     return int(c[HEAP_AT]) + 2 * (slices + 1)
 
 
-def start_memory(spec: DramSpec | IdealSpec, slices: int) -> MemoryState:
-    """A memory at time 0 with all rows closed, ready for that many slices."""
-    fields = _fields(spec) if isinstance(spec, DramSpec) else []
+def start_memory(spec: DramSpec | IdealSpec, slices: int, writes: bool = True) -> MemoryState:
+    """A memory at time 0 with all rows closed, ready for that many slices.
+
+    writes   whether any slice is a write; without, returns are known further ahead
+    """
     c = np.zeros(CONFIG_SIZE, np.int64)
-    c[:FIELDS] = _numbers(spec)
-    c[FIELDS] = len(fields) // 4
-    m = np.zeros(_lay_out(c, slices, len(fields)), np.int64)
-    m[c[FIELD_AT] : c[FIELD_AT] + len(fields)] = fields
+    c[:NEXT_AT] = _numbers(spec)
+    m = np.zeros(_lay_out(c, slices), np.int64)
+    if isinstance(spec, DramSpec):
+        c[LOOKAHEAD] = spec.burst + (min(spec.read_latency, spec.write_latency) if writes else spec.read_latency)
+        table = _decode_table(spec.fields, spec.pseudo_channels, spec.banks_per_group)
+        m[c[DECODE_AT] : c[DECODE_AT] + DECODE_SIZE] = table
     pseudo = m[c[PSEUDO_AT] : c[CHANNEL_AT]].reshape(-1, c[PSEUDO_SIZE])
     pseudo[:, c[BANK_AT] + OPEN_ROW : c[GROUP_AT] : BANK_COLUMNS] = -1
     pseudo[:, ACT_TIMES : ACT_TIMES + 4] = -FOREVER
-    pseudo[:, [REFRESH_DUE, NEXT_TIME]] = c[REFI] if c[REFI] else FOREVER
+    pseudo[:, REFRESH_DUE] = m[c[NEXT_AT] : c[PSEUDO_AT]] = c[REFI] if c[REFI] else FOREVER
     pseudo[:, NEXT_KIND] = REFRESH
     pseudo[:, [COLUMN_TIME, ROW_TIME]] = FOREVER
     return MemoryState(c, m)
