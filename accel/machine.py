@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from accel.eager import EagerMachine
 from accel.fault import Fault, Faults, dotted, nearest
 from accel.loading import Document, check, prefixed, read_document
-from accel.memory import Standard
+from accel.memory import Memory, Standard, address_fields
 from accel.schema import with_assumed_numbers
 from accel.spatten import SpattenMachine
 
@@ -74,12 +74,21 @@ def check_machine(document: Document, prefix: str = "") -> Machine:
     if planner not in list(_MODELS):
         raise Faults(_unknown_planner(document, planner, prefix))
     machine = check(document, _MODELS[planner], prefix)
-    if isinstance(machine, SpattenMachine) and machine.memory.standard not in standard_names():
-        standard = machine.memory.standard
-        hint = nearest(standard, standard_names())
-        fault = document.fault(("memory", "standard"), "no such standard", standard, hint)
-        raise Faults(prefixed([fault], prefix))
+    if isinstance(machine, SpattenMachine):
+        _check_memory(document, machine.memory, prefix)
     return machine
+
+
+def _check_memory(document: Document, memory: Memory, prefix: str) -> None:
+    """The standard must exist, and the address map must use all its bits; raises Faults."""
+    if memory.standard not in standard_names():
+        hint = nearest(memory.standard, standard_names())
+        fault = document.fault(("memory", "standard"), "no such standard", memory.standard, hint)
+        raise Faults(prefixed([fault], prefix))
+    try:
+        address_fields(memory, load_standard(memory.standard))
+    except ValueError as error:
+        raise Faults(prefixed([document.fault(("memory", "address_map"), str(error))], prefix)) from None
 
 
 def _unknown_planner(document: Document, planner: Any, prefix: str) -> list[Fault]:

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from accel.quantities import PowerOfTwo
 
 Count = Annotated[int, Field(ge=1)]
 Cycles = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
-AddressField = Annotated[
-    str, Field(pattern=r"^(channel|pseudo_channel|bank_group|bank|column|row)(:[1-9][0-9]?)?$")
-]
+AddressField = Annotated[str, Field(pattern=r"^(channel|pseudo_channel|bank_group|bank|column|row)(:[1-9][0-9]?)?$")]
 
 
 class Organisation(BaseModel):
@@ -19,9 +18,9 @@ class Organisation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     pseudo_channels: PowerOfTwo
-    bank_groups: PowerOfTwo
-    banks_per_group: PowerOfTwo
-    rows: PowerOfTwo
+    bank_groups: Annotated[PowerOfTwo, Field(le=8)]  # the controller holds up to 64 banks of 2**18 rows
+    banks_per_group: Annotated[PowerOfTwo, Field(le=8)]
+    rows: Annotated[PowerOfTwo, Field(le=1 << 18)]
     row_bytes: PowerOfTwo
     burst_bytes: PowerOfTwo
 
@@ -51,6 +50,15 @@ class Timing(BaseModel):
     refresh_interval_cycles: Count
     activate_bus_cycles: Count
 
+    @field_validator("refresh_interval_cycles")
+    @classmethod
+    def _leaves_time_between_refreshes(cls, interval: int, info: ValidationInfo) -> int:
+        """A controller that refreshes without end serves nobody."""
+        refresh = info.data.get("refresh_cycles", 0)
+        if interval < 2 * refresh:
+            raise PydanticCustomError("refresh", "must be at least twice refresh_cycles")
+        return interval
+
 
 class DramEnergy(BaseModel):
     """Energy by event; bits are data bits moved."""
@@ -78,14 +86,46 @@ class Memory(BaseModel):
     """How a machine uses its DRAM.
 
     address_map lists the address fields above the byte-in-burst bits, lowest first: `column:2` takes the
-    two lowest column bits that are left, `column` all that are left. Every field must be used up
-    (checked when the machine meets the standard).
+    two lowest column bits that are left, `column` all that are left. Every field must be used up.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     standard: str
     channels: PowerOfTwo
-    fifo_depth: Count
-    queue_depth: Count
+    fifo_depth: Annotated[int, Field(ge=1, le=65536)]
+    queue_depth: Annotated[int, Field(ge=1, le=64)]
     request_lanes: Count
     address_map: Annotated[tuple[AddressField, ...], Field(min_length=1)]
+
+
+def _bits(count: int) -> int:
+    return count.bit_length() - 1
+
+
+def _available_bits(memory: Memory, standard: Standard) -> dict[str, int]:
+    o = standard.organisation
+    return {
+        "channel": _bits(memory.channels),
+        "pseudo_channel": _bits(o.pseudo_channels),
+        "bank_group": _bits(o.bank_groups),
+        "bank": _bits(o.banks_per_group),
+        "column": _bits(o.row_bytes // o.burst_bytes),
+        "row": _bits(o.rows),
+    }
+
+
+def address_fields(memory: Memory, standard: Standard) -> tuple[tuple[str, int], ...]:
+    """(field, bits) from the lowest bit above the burst. Raises ValueError where the map does not fit the standard."""
+    left = _available_bits(memory, standard)
+    fields = []
+    for entry in memory.address_map:
+        name, _, wanted = entry.partition(":")
+        bits = int(wanted) if wanted else left[name]
+        if bits > left[name]:
+            raise ValueError(f"{entry!r} takes {bits} bits, {left[name]} are left of {name}")
+        left[name] -= bits
+        fields.append((name, bits))
+    unused = [f"{name}:{bits}" for name, bits in left.items() if bits]
+    if unused:
+        raise ValueError(f"must use every address bit, {', '.join(unused)} left over")
+    return tuple(fields)
