@@ -210,6 +210,16 @@ def test_a_full_score_fifo_stops_the_stage_before() -> None:
     assert [start for start, *_ in scored[room:]] == [free for _, free, _ in softmax[: 6 - room]]
 
 
+def test_a_full_probability_fifo_stops_softmax() -> None:
+    """Prob x V takes 24 cycles a row, the stages before it 1: two rows in the FIFO, three in softmax's own latency."""
+    rows = work([(0, 0, 0, 8, 8, 6, 6)])
+    tiny = machine(query_key__multipliers=24, softmax__lanes=6, softmax__fifo_depth=2, prob_value__multipliers=1)
+    softmax, weighed = starts(tiny, rows, "softmax"), starts(tiny, rows, "prob_value")
+    room = 2 + 3
+    assert [start for start, *_ in softmax[:room]] == [softmax[0][0] + i for i in range(room)]
+    assert [start for start, *_ in softmax[room:]] == [free for _, free, _ in weighed[: 8 - room]]
+
+
 def test_queries_come_in_blocks() -> None:
     """Five queries in blocks of 2, two blocks of registers: the third block waits for the first."""
     rows = work([(0, 0, 0, 5, 5, 5, 5)])

@@ -69,6 +69,7 @@ def collect(memory: MemoryState, returned: list[int], limits: object) -> None:
             time, number = next_return(memory.config, memory.state, limit)
             if number >= 0:
                 assert returned[number] < 0
+                assert time >= max(returned)  # in time order
                 returned[number] = int(time)
         if -1 not in returned:
             return
