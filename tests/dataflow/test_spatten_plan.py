@@ -196,6 +196,18 @@ def test_v_and_q_wait_for_their_buffers_too() -> None:
     assert fetches[5] == [entry[2] for entry in log if entry[0] == "query_key"][1] == 17
 
 
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_v_of_a_generated_token_waits_for_its_buffer(buffers: int) -> None:
+    """Prob x V of the first head takes 12 cycles; V of the second is wanted when its probabilities are known."""
+    rows = work([(0, 0, head, 3, 1, 3, 3) for head in range(2)])
+    log = named_log(machine(value_sram__buffers=buffers, prob_value__multipliers=1), rows)
+    _, probable = (entry[3] for entry in log if entry[0] == "softmax")
+    weighed = next(entry for entry in log if entry[0] == "prob_value")
+    assert weighed[2] - weighed[1] == 12
+    assert probable < weighed[2]
+    assert [entry[1] for entry in log if entry[0] == "fetcher"][5] == (weighed[2] if buffers == 1 else probable)
+
+
 def test_a_full_score_fifo_stops_the_stage_before() -> None:
     """A slow softmax (4 a score less) and a FIFO of 2 rows: query 3 waits until softmax of query 0 has left.
 
