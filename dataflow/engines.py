@@ -6,9 +6,7 @@ from sim.plan import Plan, Times
 ENGINES = ("compiled", "simpy")
 
 
-def run_plan(
-    plan: Plan, memory: DramSpec | IdealSpec, engine: str = "compiled"
-) -> tuple[Times, MemoryState]:
+def run_plan(plan: Plan, memory: DramSpec | IdealSpec, engine: str = "compiled") -> tuple[Times, MemoryState]:
     """Times of all tasks and the memory afterwards. Raises ValueError for an engine that does not exist."""
     if engine == "simpy":
         from sim.engine import Simulation

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from accel.memory import Standard
 from accel.spatten import Cost, SpattenMachine
-from dataflow.spatten.plan import (
+from dataflow.spatten.draft import (
     ACCUMULATIONS,
     COMPARISONS,
     K_READ,

@@ -15,7 +15,7 @@ from accel.spatten import SpattenMachine
 from dataflow.engines import run_plan
 from dataflow.lowering import planner
 from dataflow.memory import dram_spec, peak_bytes_per_s
-from dataflow.spatten.plan import (
+from dataflow.spatten.draft import (
     COUNTER_COUNT,
     LSB_ROWS,
     MACS_PV,
@@ -25,9 +25,8 @@ from dataflow.spatten.plan import (
     RECOMPUTED,
     SCORES,
     TOPK_PASSES,
-    Lowered,
-    plan_attention,
 )
+from dataflow.spatten.plan import Lowered, plan_attention
 from dataflow.spatten.price import area_mm2, dram_energy_j, on_chip_energy_j, sram_bytes
 from sim.critical_path import critical_path
 from sim.dram import DramSpec, IdealSpec, MemoryState

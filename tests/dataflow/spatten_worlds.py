@@ -9,7 +9,8 @@ import numpy as np
 from accel.machine import load_machine, load_standard
 from accel.spatten import SpattenMachine
 from dataflow.memory import dram_spec
-from dataflow.spatten.plan import UNITS, Lowered, plan_attention
+from dataflow.spatten.draft import UNITS
+from dataflow.spatten.plan import Lowered, plan_attention
 from sim.compiled import run_compiled
 from sim.dram import DramSpec, IdealSpec
 from sim.plan import Times

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from accel.machine import load_machine
 from accel.spatten import SpattenMachine
-from dataflow.spatten.plan import (
+from dataflow.spatten.draft import (
     FILTER,
     K_WRITE,
     KEY,
@@ -24,8 +24,8 @@ from dataflow.spatten.plan import (
     V_WRITE,
     VALUE,
     VALUE_FILTER,
-    plan_attention,
 )
+from dataflow.spatten.plan import plan_attention
 from sim.compiled import run_compiled
 from sim.dram import DramSpec, IdealSpec
 from sim.plan import Plan, Times

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from accel.machine import load_machine
-from dataflow.spatten.plan import (
+from dataflow.spatten.draft import (
     ACCUMULATIONS,
     COMPARISONS,
     K_READ,
@@ -25,8 +25,8 @@ from dataflow.spatten.plan import (
     TOPK_PASSES,
     V_READ,
     V_WRITE,
-    plan_attention,
 )
+from dataflow.spatten.plan import plan_attention
 from dataflow.spatten.topk import filter_cycles
 from tests.dataflow.spatten_worlds import machine, named_log, segments, simulate, starts, work
 

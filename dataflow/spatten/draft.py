@@ -1,0 +1,79 @@
+"""A SpAtten plan that is being written: its units and operands, the columns of its arrays, tasks and waits."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+FETCH, QUERY_KEY, SOFTMAX, VALUE_TOPK, VALUE_FILTER, PROB_VALUE, ACCUMULATE, TOPK, FILTER, LAYER = range(10)
+UNITS = ("fetcher", "query_key", "softmax", "value_topk", "value_filter", "prob_value", "accumulator", "topk",
+         "topk_filter", "layer_barrier")  # fmt: skip
+QUERY, KEY, KEY_LSB, VALUE, OUTPUT = range(5)
+OPERANDS = ("query", "key", "key_lsb", "value", "output")
+# Two integer arrays hold the plan that is being written: `t` (int32, as long as the plan needs, see `_lay_out`)
+# and `s` (int64). More arrays cost more than the work when jitted functions hand them to each other.
+# Columns of s: fill levels, where the parts of t begin, machine, progress, the row at hand, counters.
+(TASKS, DEPS, SEGMENTS, SLICES, UNIT_AT, AMOUNT_AT, PTR_AT, DEP_AT, SOFTMAX_OF, CONSUMER_OF, KEY_DONE, VALUE_DONE,
+ BLOCK_DONE, KEY_AGAIN, BLOCK_AGAIN, QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED,
+ QUERY_BLOCK, QUERY_BLOCKS, KEY_BUFFERS, VALUE_BUFFERS, ACC_LANES, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB,
+ QK_LATENCY, SOFTMAX_LATENCY, GATE, BLOCK, FIRST_QUERY, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB,
+ LAST_SOFTMAX, LAST_AGAIN, ROW, QUERIES, KEYS, VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM,
+ COUNTERS) = range(52)  # fmt: skip
+(MACS_QK, MACS_PV, SCORES, COMPARISONS, ACCUMULATIONS, K_WRITE, K_READ, V_WRITE, V_READ, LSB_ROWS, RECOMPUTED,
+ TOPK_PASSES, COUNTER_COUNT) = range(13)  # fmt: skip
+NONE = -1
+
+
+class Requests(NamedTuple):
+    """Memory slices that are being written: segments, and the slices that they make."""
+
+    address: NDArray[np.int64]
+    size: NDArray[np.int64]
+    slice_ptr: NDArray[np.int64]
+    write: NDArray[np.uint8]
+    operand: NDArray[np.int64]
+
+
+@njit(cache=True)
+def add_task(t, s, u, amount):  # type: ignore[no-untyped-def]
+    """Add a task; it waits for what was named since the task before. Returns its index."""
+    i = s[TASKS]
+    t[s[UNIT_AT] + i], t[s[AMOUNT_AT] + i] = u, amount
+    s[TASKS] = i + 1
+    t[s[PTR_AT] + i + 1] = s[DEPS]
+    return i
+
+
+@njit(cache=True)
+def wait(t, s, task):  # type: ignore[no-untyped-def]
+    """The next task waits for the result of `task`, if there is one."""
+    if task >= 0:
+        t[s[DEP_AT] + s[DEPS]] = task
+        s[DEPS] += 1
+
+
+@njit(cache=True)
+def wait_room(t, s, table, i):  # type: ignore[no-untyped-def]
+    """The next task waits until the i-th task of a table has left its unit, if there is one."""
+    if i >= 0 and t[s[table] + i] >= 0:
+        t[s[DEP_AT] + s[DEPS]] = ~t[s[table] + i]
+        s[DEPS] += 1
+
+
+@njit(cache=True)
+def transfer(t, s, requests, operand, base, vector_bytes, positions):  # type: ignore[no-untyped-def]
+    """Add a memory task for the vectors at those positions (ascending); neighbours make one segment."""
+    number, k, length = s[SLICES], s[SEGMENTS], vector_bytes[operand]
+    first = k
+    for position in positions:
+        at = base[operand] + position * length
+        if k > first and requests.address[k - 1] + requests.size[k - 1] == at:
+            requests.size[k - 1] += length
+        else:
+            requests.address[k], requests.size[k] = at, length
+            k += 1
+    requests.operand[number], requests.write[number] = operand, operand == OUTPUT
+    requests.slice_ptr[number + 1] = k
+    s[SEGMENTS], s[SLICES] = k, number + 1
+    return add_task(t, s, FETCH, number)
