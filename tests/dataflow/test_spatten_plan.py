@@ -99,6 +99,7 @@ def test_two_flagged_queries_share_the_lsbs() -> None:
     row = work([PROMPT], key_lsb_bits=4, needs_lsb=np.array([1, 1], np.uint8))
     lowered, _ = simulate(machine(), row)
     assert lowered.counters[[LSB_ROWS, RECOMPUTED]].tolist() == [1, 2]
+    assert lowered.counters[[MACS_QK, SCORES, K_READ, K_WRITE]].tolist() == [4 * 3 * 4, 4 * 3, 4 * 3, 2 * 3]
     log = named_log(machine(), row)
     assert [entry for entry in log if entry[0] == "fetcher"][3:] == [("fetcher", 22, 23, 29)]
     assert [start for unit, start, *_ in log if unit == "query_key"] == [11, 29, 14, 32]
