@@ -9,7 +9,8 @@ one request per channel a cycle; a full FIFO holds up everything behind it (head
 Controller: each pseudo-channel picks from the `queue_depth` oldest requests: first the oldest row hit that can
 go soonest, then row commands for the oldest request of each bank; a row is not closed while an older request
 hits it (FR-FCFS, open page). ACT holds the row-command bus that the pseudo-channels of a channel share.
-The row command that could go soonest is chosen before the bus is looked at.
+The row command that could go soonest is chosen before the bus is looked at, and stays chosen until a command changes
+what the banks need.
 Constraints: tRCD, tRP, tRAS, tCCD_S/L, tRRD_S/L, tFAW, tRTP, tWR, tWTR_S/L, read-to-write, all-bank refresh.
 Left out: separate write queue and watermarks, the shared column-command bus, per-bank refresh, power-down.
 """
