@@ -19,12 +19,16 @@ Task = tuple[str, Settings]  # key and settings of a point
 
 @dataclass(frozen=True)
 class Bench:
-    """What the points of a sweep share; small, so that it can be sent to a worker."""
+    """What the points of a sweep share; small, so that it can be sent to a worker.
+
+    in_loop   name of a policy that the workload recorded inside its forward pass: run that instead of a replay
+    """
 
     machine: str
     workload: str
     policy: Policy
     store: Path
+    in_loop: str = ""
 
 
 _here: dict[str, Any] = {}
@@ -61,7 +65,17 @@ def evaluate(bench: Bench, settings: Mapping[str, Any], **options: Any) -> Any:
     from workloads.trace import load_workload
 
     machine, policy = resolve_point(bench, settings)
-    return simulate(machine, load_workload(bench.workload), policy, **options)
+    trace = load_workload(bench.workload)
+    if bench.in_loop:
+        from workloads.replay import recorded_work
+
+        options["work"] = recorded_work(trace, bench.in_loop)
+    return simulate(machine, trace, policy, **options)
+
+
+def store_point(bench: Bench, key: str, settings: Settings) -> None:
+    """In a worker: simulate and store a point of any bench; raises what `evaluate` raises."""
+    _here["store"].put({key: evaluate(bench, settings).to_dict()})
 
 
 def resolve_point(bench: Bench, settings: Mapping[str, Any]) -> tuple[Any, Policy | None]:
@@ -81,7 +95,8 @@ def key_of(bench: Bench, settings: Mapping[str, Any]) -> str:
     """The key of a point in the store."""
     machine, policy = resolve_point(bench, settings)
     described = {} if policy is None else policy.model_dump(mode="json")
-    return point_key(machine.model_dump(mode="json"), described, workload_hash(bench.workload), source_hash())
+    workload = workload_hash(bench.workload) + (f" {bench.in_loop} in the loop" if bench.in_loop else "")
+    return point_key(machine.model_dump(mode="json"), described, workload, source_hash())
 
 
 def _part(settings: Mapping[str, Any], prefix: str) -> tuple[tuple[str, Any], ...]:

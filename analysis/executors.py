@@ -60,28 +60,54 @@ class SerialExecutor(Executor):
         return future
 
 
-@dataclass(frozen=True)
+@dataclass
 class Crew:
-    """How workers are made: each calls `prepare(*arguments)` once before its first chunk."""
+    """How workers are made: each calls `prepare(*arguments)` once before its first chunk.
+
+    They start at the first work and stay until `close`, or the end of a `with` block.
+    """
 
     workers: int
     prepare: Callable[..., None]
     arguments: tuple[Any, ...] = ()
+    _executor: Executor | None = field(default=None, init=False, repr=False)
 
     def start(self) -> Executor:
-        """In-process for one worker, else a pool of fresh (spawned) processes."""
-        if self.workers == 1:
-            return SerialExecutor(self.prepare, self.arguments)
-        return self.processes(self.workers)
+        """The workers: in-process for one, else a pool of fresh (spawned) processes."""
+        if self._executor is None:
+            serial = self.workers == 1
+            self._executor = SerialExecutor(self.prepare, self.arguments) if serial else self.processes(self.workers)
+        return self._executor
+
+    def submit(self, fn: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """`fn(*arguments)` in a worker; a broken pool tells so in the future."""
+        try:
+            return self.start().submit(fn, *arguments)
+        except BrokenExecutor as error:
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
 
     def processes(self, count: int) -> Executor:
         """A pool of `count` processes."""
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(count, context, _start_worker, (self.prepare, *self.arguments))
 
+    def close(self) -> None:
+        """Let the workers finish what they have in hand, and end them."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def run_tasks(tasks: Iterable[Task], run_chunk: RunChunk, crew: Crew) -> Generator[Outcome[Task], None, None]:
-    """Run every task and yield its outcome, in the order in which chunks complete.
+    """Run every task and yield its outcome, in the order in which chunks complete; the crew stays.
 
     run_chunk   runs in a worker; gives an error, or None for a success, for each task of the chunk
     At most two chunks a worker are under way, so memory is bounded whatever the number of tasks.  When a
@@ -92,6 +118,8 @@ def run_tasks(tasks: Iterable[Task], run_chunk: RunChunk, crew: Crew) -> Generat
     while True:
         lost: list[Task] = []
         yield from _until_broken(source, run_chunk, crew, lost)
+        if lost:
+            crew.close()
         for task in lost:
             yield _alone(task, run_chunk, crew)
         if not lost:
@@ -100,18 +128,19 @@ def run_tasks(tasks: Iterable[Task], run_chunk: RunChunk, crew: Crew) -> Generat
 
 def _until_broken(source: Iterator[Task], run_chunk: RunChunk, crew: Crew, lost: list[Task]) -> Iterator[Outcome[Task]]:
     """Run chunks until the source is empty or a worker has died; `lost` then gets the tasks in hand."""
-    executor, chunk = crew.start(), ChunkSize()
+    chunk = ChunkSize()
     running: dict[Future[Any], list[Task]] = {}
     try:
         while True:
             while not lost and len(running) < 2 * crew.workers and (part := list(islice(source, chunk.size))):
-                running[_submit(executor, run_chunk, part)] = part
+                running[crew.submit(_timed, run_chunk, part)] = part
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield from _collect(future, running.pop(future), chunk, lost)
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        for future in running:
+            future.cancel()
 
 
 def _collect(future: Future[Any], part: list[Task], chunk: ChunkSize, lost: list[Task]) -> Iterator[Outcome[Task]]:
@@ -122,15 +151,6 @@ def _collect(future: Future[Any], part: list[Task], chunk: ChunkSize, lost: list
         return
     chunk.learn(len(part), seconds)
     yield from map(Outcome, part, errors)
-
-
-def _submit(executor: Executor, run_chunk: RunChunk, part: list[Task]) -> Future[Any]:
-    try:
-        return executor.submit(_timed, run_chunk, part)
-    except BrokenExecutor as error:
-        future: Future[Any] = Future()
-        future.set_exception(error)
-        return future
 
 
 def _alone(task: Task, run_chunk: RunChunk, crew: Crew) -> Outcome[Task]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -9,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from analysis.effects import Effect, effects, weak_axes
-from analysis.evaluate import Bench, Settings, evaluate, key_of
+from analysis.evaluate import Bench, Settings, evaluate, key_of, store_point
+from analysis.executors import Crew
 from analysis.quantities import flat, is_number
 from analysis.results import judge
 from analysis.running import SweepRun
 from analysis.sources import source_hash
 from analysis.store import Row
+from workloads.policy import Policy
 
 DRAWS = 16
+Run = tuple[Bench, Settings]
 INTERVAL = ("latency_s", "energy_j", "area_mm2")
 
 
@@ -31,6 +35,16 @@ class Findings:
     run: SweepRun
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _pending: dict[str, Future[None]] = field(default_factory=dict, init=False, repr=False)
+
+    def begin(self, crew: Crew) -> None:
+        """Have what needs further simulation done by a crew meanwhile; a repeat finds it in the store."""
+        points = [*self._compared_runs().values(), *self._replay_runs(), *self._draw_runs()]
+        keyed = {self._key(*run): run for run in points}
+        known = self.run.store.known(key for key in keyed if key)
+        for key, (bench, settings) in keyed.items():
+            if key and key not in known:
+                self._pending[key] = crew.submit(store_point, bench, key, settings)
 
     @property
     def front(self) -> list[dict[str, Any]]:
@@ -68,17 +82,35 @@ class Findings:
     @cached_property
     def compared(self) -> dict[str, Row]:
         """Whole results: the chosen point, the default machine, each baseline that can run the workload."""
-        runs = {"best energy x delay": (self.bench, self.chosen_settings)} if self.chosen else {}
+        found = {name: self.attempt(name, *run) for name, run in self._compared_runs().items()}
+        return {name: row for name, row in found.items() if row is not None}
+
+    def _compared_runs(self) -> dict[str, Run]:
+        runs: dict[str, Run] = {"best energy x delay": (self.bench, self.chosen_settings)} if self.chosen else {}
         runs[f"{Path(self.bench.machine).stem} as given"] = (self.bench, {})
         for name in self.run.sweep.baselines:
             runs[Path(name).stem] = (replace(self.bench, machine=name), {})
-        found = {name: self.attempt(name, *run) for name, run in runs.items()}
-        return {name: row for name, row in found.items() if row is not None}
+        return runs
+
+    @cached_property
+    def replays(self) -> list[tuple[str, Row, Row]]:
+        """(policy, in the loop, replayed) for each policy that was also applied inside the forward pass."""
+        runs = [self.attempt("a replay", *run) for run in self._replay_runs()]
+        pairs = zip(recorded(self.bench.workload), runs[::2], runs[1::2], strict=True)
+        return [(name, loop, replay) for name, loop, replay in pairs if loop and replay]
+
+    def _replay_runs(self) -> list[Run]:
+        """In the loop and replayed by turns, on the machine as given."""
+        found: list[Run] = []
+        for name, policy in recorded(self.bench.workload).items():
+            bench = replace(self.bench, policy=policy)
+            found += [(replace(bench, in_loop=name), {}), (bench, {})]
+        return found
 
     @cached_property
     def interval(self) -> dict[str, tuple[float, float]]:
         """5 to 95 % of latency, energy and area of the chosen point over the machine's assumed ranges."""
-        drawn = [self.attempt("a draw from the assumed ranges", self.bench, some) for some in self._draws()]
+        drawn = [self.attempt("a draw from the assumed ranges", *run) for run in self._draw_runs()]
         rows = [row for row in drawn if row is not None]
         return {key: _span([row[key] for row in rows]) for key in INTERVAL} if rows else {}
 
@@ -93,12 +125,24 @@ class Findings:
     def simulate(self, bench: Bench, settings: Mapping[str, Any]) -> Row:
         """A result as a row, from the store where it has it."""
         key = key_of(bench, settings)
+        if key in self._pending:  # should it have failed there, it is done here
+            wait([self._pending.pop(key)])
         row = self.run.store.get(key)
         if row is None:
             row = evaluate(bench, settings).to_dict()
             self.run.store.put({key: row})
             row = self.run.store.get(key) or row
         return row
+
+    def _key(self, bench: Bench, settings: Settings) -> str:
+        """Empty for a point that is refused; `attempt` tells why."""
+        try:
+            return key_of(bench, settings)
+        except ValueError:
+            return ""
+
+    def _draw_runs(self) -> list[Run]:
+        return [(self.bench, settings) for settings in self._draws()]
 
     def _draws(self) -> Iterator[Settings]:
         from accel.machine import assumptions
@@ -151,6 +195,15 @@ def find(run: SweepRun) -> Findings:
         if row is not None:
             rows.append({"key": key, **settings, **flat(row), "feasible": bool(good), "pareto": bool(best)})
     return Findings(run, rows)
+
+
+def recorded(workload: str) -> dict[str, Policy]:
+    """The policies that were applied inside the forward pass of a workload, by name."""
+    from workloads.replay import recorded_policies, recorded_policy
+    from workloads.trace import load_workload
+
+    trace = load_workload(workload)
+    return {name: recorded_policy(trace, name) for name in recorded_policies(trace)}
 
 
 def how_made(trace: Any) -> str:

@@ -1,7 +1,7 @@
 """The figures of a sweep, as PNG and SVG; the same findings give the same bytes."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",  # text stays text: it can be searched, and the file is half the size
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "figure.facecolor": "white",
@@ -29,8 +31,16 @@ _COLOURS = (
     "#5aa5a8",
     "#7d6b5d",
     "#4b4f58",
-    "#b0b7be",
+    "#e0b7a0",
+    "#a9c6de",
+    "#b9d4a0",
+    "#d9a3b8",
+    "#c9bfe3",
+    "#94703a",
+    "#2f5d50",
 )
+_QUANTITIES = {"dram_bytes": "DRAM traffic"}
+_OTHER, _SMALL = "#d5d9dd", 0.02  # parts below that share in every bar are drawn as one
 _DATELESS: Mapping[str, Mapping[str, Any]] = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
     "png": {"Software": None},
@@ -46,22 +56,27 @@ def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
     for name, draw in _FIGURES.items():
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-            if not draw(findings, figure):
-                continue
-            _settle(figure)
-            for kind, metadata in _DATELESS.items():
-                scratch = folder / f".{name}.{kind}.{os.getpid()}"
-                figure.savefig(scratch, format=kind, dpi=150, metadata=dict(metadata))
-                scratch.replace(folder / f"{name}.{kind}")
-            written[name] = folder / f"{name}.svg"
+            if draw(findings, figure):
+                written[name] = _save(figure, folder, name)
     return written
+
+
+def _save(figure: Any, folder: Path, name: str) -> Path:
+    """PNG and SVG, each under a temporary name first."""
+    _settle(figure)
+    for kind, metadata in _DATELESS.items():
+        scratch = folder / f".{name}.{kind}.{os.getpid()}"
+        figure.savefig(scratch, format=kind, dpi=150, metadata=dict(metadata))
+        scratch.replace(folder / f"{name}.{kind}")
+    return folder / f"{name}.svg"
 
 
 def _settle(figure: Any) -> None:
     """Compute the layout once; otherwise each file format does it again."""
     engine = figure.get_layout_engine()
-    engine.execute(figure)
-    figure.set_layout_engine("none")
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def _pareto(findings: Findings, figure: Any) -> bool:
@@ -74,12 +89,18 @@ def _pareto(findings: Findings, figure: Any) -> bool:
     front = findings.front
     ring = {"facecolors": "none", "edgecolors": _ACCENT, "s": 52, "linewidths": 1.2, "label": "Pareto front"}
     axes.scatter([row["latency_s"] for row in front], [row["energy_j"] for row in front], **ring)
-    axes.set(xscale="log", yscale="log", xlabel="latency", ylabel="energy")
+    scales = {"xscale": scale(column["latency_s"]), "yscale": scale(column["energy_j"])}
+    axes.set(**scales, xlabel="latency", ylabel="energy")
     _engineering(axes.xaxis, "s")
     _engineering(axes.yaxis, "J")
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     figure.colorbar(dots, label="area (mm²)")
     return True
+
+
+def scale(values: Sequence[float]) -> str:
+    """Logarithmic from a decade on; below it a linear axis has better ticks."""
+    return "log" if min(values) > 0 and max(values) >= 10 * min(values) else "linear"
 
 
 def _engineering(axis: Any, unit: str) -> None:
@@ -98,8 +119,7 @@ def _effects(findings: Findings, figure: Any) -> bool:
     axes_names = list(findings.run.sweep.axes)
     if not findings.rows:
         return False
-    figure.set_size_inches(2.4 * len(objectives) + 1.2, 1.7 * len(axes_names) + 0.4)
-    panels = figure.subplots(len(axes_names), len(objectives), squeeze=False)
+    panels = _panels(figure, len(axes_names), len(objectives))
     for effect in findings.effects:
         panel = panels[axes_names.index(effect.axis)][objectives.index(effect.objective)]
         _effect_panel(panel, effect)
@@ -112,7 +132,18 @@ def _effects(findings: Findings, figure: Any) -> bool:
     return True
 
 
+def _panels(figure: Any, rows: int, columns: int) -> Any:
+    """Panels of equal size between fixed margins: constrained layout would cost more than all else here."""
+    width, height = 2.6 * columns + 0.3, 1.7 * rows + 0.5  # inches
+    figure.set_layout_engine(None)
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(0.65 / width, 0.5 / height, 1 - 0.2 / width, 1 - 0.35 / height, wspace=0.38, hspace=0.55)
+    return figure.subplots(rows, columns, squeeze=False)
+
+
 def _effect_panel(panel: Any, effect: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     places = range(len(effect.spreads))
     panel.fill_between(
         places,
@@ -125,32 +156,59 @@ def _effect_panel(panel: Any, effect: Any) -> None:
     panel.plot(places, [s.middle for s in effect.spreads], "o-", color=_ACCENT, markersize=3.5, linewidth=1.2)
     panel.set_xticks(list(places), [_short(s.value) for s in effect.spreads], fontsize=7)
     panel.set_ylim(bottom=0)
+    panel.yaxis.set_major_locator(MaxNLocator(4))
     panel.tick_params(labelsize=7)
     panel.set_xlabel(".".join(effect.axis.split(".")[-2:]), fontsize=8)
 
 
 def _breakdown(findings: Findings, figure: Any) -> bool:
-    """Where energy and time go: stacked shares for each compared machine."""
+    """Where energy and time go: stacked shares for each compared machine, one colour a part in both panels."""
     rows = findings.compared
     if not rows:
         return False
-    left, right = figure.subplots(1, 2)
-    _shares(left, {name: row["energy_j_by_component"] for name, row in rows.items()}, "share of energy")
-    _shares(right, {name: row["critical_path_cycles_by_unit"] for name, row in rows.items()}, "share of latency")
+    energy = _portions({name: row["energy_j_by_component"] for name, row in rows.items()})
+    time = _portions({name: row["critical_path_cycles_by_unit"] for name, row in rows.items()})
+    parts = dict.fromkeys(part for table in (energy, time) for bar in table.values() for part in bar)
+    colours = {part: _COLOURS[i % len(_COLOURS)] for i, part in enumerate(p for p in parts if p != "other")}
+    colours["other"] = _OTHER
+    figure.get_layout_engine().set(wspace=0.08)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _bars(left, energy, colours, "energy")
+    _bars(right, time, colours, "latency (critical path)")
+    left.invert_yaxis()
+    patches = _patches(colours)
+    figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=7.5, columnspacing=1.2)
     return True
 
 
-def _shares(axes: Any, table: Mapping[str, Mapping[str, float]], title: str) -> None:
-    table = {name: parts for name, parts in table.items() if sum(parts.values()) > 0}
-    names = list(dict.fromkeys(part for parts in table.values() for part in parts))
+def _portions(table: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Shares of each bar; what is below `_SMALL` in all of them goes to `other`."""
+    shares = {
+        name: {p: x / sum(bar.values()) for p, x in bar.items()} for name, bar in table.items() if any(bar.values())
+    }
+    large = {part for bar in shares.values() for part, share in bar.items() if share >= _SMALL}
+    kept = {name: {p: x for p, x in bar.items() if p in large} for name, bar in shares.items()}
+    return {name: bar | {"other": 1 - sum(bar.values())} for name, bar in kept.items()}
+
+
+def _bars(axes: Any, table: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], title: str) -> None:
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
+
     left = [0.0] * len(table)
-    for index, part in enumerate(names):
-        share = [parts.get(part, 0) / sum(parts.values()) for parts in table.values()]
-        axes.barh(list(table), share, left=left, label=part, color=_COLOURS[index % len(_COLOURS)], height=0.6)
+    for part, colour in colours.items():
+        share = [bar.get(part, 0.0) for bar in table.values()]
+        if any(share):
+            axes.barh(list(table), share, left=left, color=colour, height=0.6)
         left = [a + b for a, b in zip(left, share, strict=True)]
-    axes.invert_yaxis()
     axes.set(title=title, xlim=(0, 1))
-    axes.legend(fontsize=6.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    axes.xaxis.set_major_locator(MultipleLocator(0.25))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _patches(colours: Mapping[str, str]) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    return [Patch(color=colour, label=part) for part, colour in colours.items()]
 
 
 def _baselines(findings: Findings, figure: Any) -> bool:
@@ -164,7 +222,9 @@ def _baselines(findings: Findings, figure: Any) -> bool:
     for place, quantity in enumerate(next(iter(table.values()))):
         heights = [table[name][quantity] for name in others]
         spots = [i + 0.25 * (place - 1) for i in range(len(others))]
-        bars = axes.bar(spots, heights, width=0.23, label=label(quantity), color=_COLOURS[place])
+        bars = axes.bar(
+            spots, heights, width=0.23, label=_QUANTITIES.get(quantity, label(quantity)), color=_COLOURS[place]
+        )
         axes.bar_label(bars, [times(height) for height in heights], fontsize=7)
     axes.set_xticks(range(len(others)), others)
     axes.set(yscale="log", ylabel=f"times '{names[0]}'")

@@ -17,7 +17,7 @@ _UNITS = {  # longest suffix first
     "_j": ("J", 1.0),
     "_s": ("s", 1.0),
 }
-COUNTS = ("rows", "k_vectors", "v_vectors", "lsb_rows", "recomputed_queries", "topk_passes")
+COUNTS = ("rows", "k_vectors", "v_vectors", "lsb_rows", "recomputed_queries", "topk_passes", "exponentials")
 _ZERO: dict[str, int] = {}
 
 

@@ -1,10 +1,11 @@
-"""How far replaying a dense run is from pruning inside the forward pass."""
+"""How far replaying a dense run is from pruning inside the forward pass, and what that pruning costs in quality."""
 
 from statistics import fmean
 from typing import Any
 
-from analysis.findings import Findings
+from analysis.findings import Findings, recorded
 from analysis.quantities import shown
+from workloads.policy import Policy
 
 REPLAY_HEAD = [
     "policy",
@@ -16,27 +17,44 @@ REPLAY_HEAD = [
     "latency in loop",
     "latency replay",
 ]
+FIDELITY_HEAD = ["policy in the loop", "token_keep", "head_keep", "value_keep", "mean cosine", "worst text"]
 
 
 def replay_rows(findings: Findings) -> list[list[str]]:
     """One row per policy that the workload was also pruned with in the loop."""
-    from workloads.replay import recorded_policies
-    from workloads.trace import load_workload
-
-    trace = load_workload(findings.run.sweep.workload)
-    return [_row(findings, trace, name) for name in recorded_policies(trace)]
+    return [_row(findings, *run) for run in findings.replays]
 
 
-def _row(findings: Findings, trace: Any, name: str) -> list[str]:
-    from accel.machine import load_machine
-    from dataflow.simulate import simulate
-    from workloads.replay import recorded_policy, recorded_work, replay_distance
-
-    machine, policy = load_machine(findings.run.sweep.machine), recorded_policy(trace, name)
-    in_loop = simulate(machine, trace, policy, work=recorded_work(trace, name))
-    replayed = simulate(machine, trace, policy)
-    distance = replay_distance(trace, name)
+def _row(findings: Findings, name: str, in_loop: dict[str, Any], replay: dict[str, Any]) -> list[str]:
+    distance = _distance(findings, name)
     tokens, heads = distance["token_jaccard_by_layer"], distance["head_jaccard_by_layer"]
     shares = [f"{share:.3f}" for share in (fmean(tokens), min(tokens), fmean(heads))]
     rates = [f"{distance[key]:.1%}" for key in ("lsb_rate_in_loop", "lsb_rate_replay")]
-    return [name, *shares, *rates, *(shown("latency_s", run.latency_s) for run in (in_loop, replayed))]
+    return [name, *shares, *rates, *(shown("latency_s", run["latency_s"]) for run in (in_loop, replay))]
+
+
+def fidelity(findings: Findings) -> dict[str, dict[str, Any]]:
+    """Cosine of the pruned with the dense sentence embedding, for each policy applied in the loop."""
+    policies = recorded(findings.run.sweep.workload)
+    return {name: _quality(policy, _distance(findings, name)) for name, policy in policies.items()}
+
+
+def _quality(policy: Policy, distance: dict[str, Any]) -> dict[str, Any]:
+    keeps = {key: getattr(policy, key) for key in ("token_keep", "head_keep", "value_keep")}
+    return keeps | {key: distance[key] for key in ("cosine_mean", "cosine_min")}
+
+
+def fidelity_rows(findings: Findings) -> list[list[str]]:
+    """The same as text."""
+    return [[name, *map(_text, row.values())] for name, row in fidelity(findings).items()]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _distance(findings: Findings, name: str) -> dict[str, Any]:
+    from workloads.replay import replay_distance
+    from workloads.trace import load_workload
+
+    return replay_distance(load_workload(findings.run.sweep.workload), name)

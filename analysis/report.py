@@ -2,15 +2,26 @@
 
 import base64
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.findings import DRAWS, Findings
-from analysis.quantities import shown
-from analysis.replays import REPLAY_HEAD, replay_rows
-from analysis.tables import compared_table, effect_table, front_table, interval_rows, parts_table, plain
+from analysis.plots import scale
+from analysis.quantities import label, shown, unit_of
+from analysis.replays import FIDELITY_HEAD, REPLAY_HEAD, fidelity_rows, replay_rows
+from analysis.tables import (
+    compact_effect_table,
+    compared_table,
+    effect_table,
+    front_table,
+    interval_rows,
+    parts_table,
+    plain,
+    short_names,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PARTS = (
@@ -37,16 +48,25 @@ def _content(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:
 
     front_head, front = front_table(findings)
     compared_head, compared = compared_table(findings)
+    changes_head, changes = compact_effect_table(findings)
+    effects_head, effects = effect_table(findings)
     chart = _chart(findings) if findings.rows else None
     return {
         "title": f"tilewright sweep: {findings.run.sweep.name}",
         "header": findings.header,
+        "points": f"{len(findings.rows)} of {findings.run.sweep.grid_size}",
         "failures": list(findings.run.failures.values()),
         "front_head": front_head,
         "front": front,
         "front_best": findings.front.index(findings.chosen) if findings.chosen else -1,
+        "fidelity_head": FIDELITY_HEAD,
+        "fidelity": fidelity_rows(findings),
+        "chosen": _chosen(findings),
         "weak": findings.weak_axes,
-        "effects": effect_table(findings)[1],
+        "changes_head": changes_head,
+        "changes": changes,
+        "effects_head": effects_head,
+        "effects": effects,
         "compared_head": compared_head,
         "compared": compared,
         "parts": [_part(findings, *part) for part in _PARTS],
@@ -62,6 +82,11 @@ def _content(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:
         "plotly": Markup(_plotly()) if chart else "",
         "chart": {key: Markup(_script_json(value)) for key, value in (chart or {}).items()},
     }
+
+
+def _chosen(findings: Findings) -> str:
+    names = short_names(findings.run.sweep.axes)
+    return ", ".join(f"{names[axis]} {plain(value)}" for axis, value in findings.chosen_settings.items())
 
 
 def _part(findings: Findings, title: str, key: str, unit_key: str) -> dict[str, Any]:
@@ -125,12 +150,23 @@ def _chart(findings: Findings) -> dict[str, Any]:
         "template": None,
         "margin": {"l": 70, "r": 10, "t": 10, "b": 55},
         "font": {"family": "system-ui, sans-serif", "size": 12},
-        "xaxis": {"title": {"text": "latency (s)"}, "type": "log", "gridcolor": "#eceff1"},
-        "yaxis": {"title": {"text": "energy (J)"}, "type": "log", "gridcolor": "#eceff1"},
+        "xaxis": _chart_axis("latency_s", [row["latency_s"] for row in findings.rows]),
+        "yaxis": _chart_axis("energy_j", [row["energy_j"] for row in findings.rows]),
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     }
     data = [_trace(findings.rows, axes) | every, _trace(findings.front, axes) | front]
     return {"data": data, "layout": layout}
+
+
+def _chart_axis(key: str, values: list[float]) -> dict[str, Any]:
+    """Ticks with SI prefix; on a log axis at 1, 2 and 5 of each decade, which Plotly would write as bare digits."""
+    kind = scale(values)
+    axis: dict[str, Any] = {"title": {"text": label(key)}, "type": kind, "gridcolor": "#eceff1"}
+    if kind == "log":
+        decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 2, 5)]
+        return axis | {"tickvals": ticks, "ticktext": [shown(key, tick) for tick in ticks]}
+    return axis | {"tickformat": "~s", "ticksuffix": unit_of(key)[0]}
 
 
 def _trace(rows: list[dict[str, Any]], axes: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from analysis.cache import cache_folder, use_kernel_cache
 from analysis.evaluate import Bench, Settings, Task, evaluate, is_recorded, key_of, prepare, run_chunk
@@ -59,6 +60,7 @@ def run_sweep(
     workers: int | None = None,
     fresh: bool = False,
     limit: int | None = None,
+    crew: Crew | None = None,
     progress: Progress = lambda done, total, failed: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> SweepRun:
@@ -67,25 +69,36 @@ def run_sweep(
     workers   None: what the sweep says, else one per core
     fresh     simulate known points again
     limit     only the first points of the sweep
+    crew      of `crew_for`, which stays for further work; None: one of its own, for `workers`
     say       gets the message about compiling
     Interrupted at any moment, the same call goes on where this one stopped.  Workers are fresh processes
     that import the main script: in a script, call this under `if __name__ == "__main__":`.
     """
     _check_policy(sweep)
-    bench = Bench(sweep.machine, sweep.workload, sweep.policy, store or default_store())
+    if crew is None:
+        with crew_for(sweep, store=store, workers=workers) as crew:
+            options: dict[str, Any] = {"fresh": fresh, "limit": limit, "progress": progress, "say": say}
+            return run_sweep(sweep, crew=crew, **options)
+    (bench,) = crew.arguments
     run = SweepRun(sweep, Store(bench.store))
     tasks = _plan(run, bench, limit)
     known = set() if fresh else run.store.known(tasks)
     todo = [(key, settings) for key, settings in tasks.items() if key not in known]
     done, total = len(run.keys) - len(todo), len(run.keys)
     progress(done, total, len(run.failures))
-    for key, error in _outcomes(todo, bench, workers or sweep.workers or _cores(), say):
+    for key, error in _outcomes(todo, crew, say):
         run.computed += 1
         done += 1
         if error is not None:
             run.failures[key] = error
         progress(done, total, len(run.failures))
     return run
+
+
+def crew_for(sweep: Sweep, *, store: Path | None = None, workers: int | None = None) -> Crew:
+    """Workers for the points of a sweep, to be closed by the caller; they start when there is work."""
+    bench = Bench(sweep.machine, sweep.workload, sweep.policy, store or default_store())
+    return Crew(workers or sweep.workers or _cores(), prepare, (bench,))
 
 
 def _check_policy(sweep: Sweep) -> None:
@@ -112,11 +125,9 @@ def _plan(run: SweepRun, bench: Bench, limit: int | None) -> dict[str, Settings]
     return tasks
 
 
-def _outcomes(
-    todo: list[Task], bench: Bench, workers: int, say: Callable[[str], None]
-) -> Iterator[tuple[str, str | None]]:
+def _outcomes(todo: list[Task], crew: Crew, say: Callable[[str], None]) -> Iterator[tuple[str, str | None]]:
     """Key and error of each task, as they complete; the first is run here while kernels are not compiled."""
-    prepare(bench)
+    prepare(*crew.arguments)
     rest = iter(todo)
     if todo and not kernels_compiled():
         first = next(rest)
@@ -125,7 +136,6 @@ def _outcomes(
         if error is None:
             _kernel_mark().touch()
         yield first[0], error
-    crew = Crew(min(workers, max(1, len(todo))), prepare, (bench,))
     with closing(run_tasks(rest, run_chunk, crew)) as outcomes:
         yield from ((outcome.task[0], outcome.error) for outcome in outcomes)
 

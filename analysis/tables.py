@@ -20,7 +20,7 @@ def front_table(findings: Findings) -> Table:
 
 
 def effect_table(findings: Findings) -> Table:
-    """One row per axis, objective and value; repeated names are left blank."""
+    """Least, median and largest value of each objective at every axis value; repeated names are left blank."""
     rows = []
     names = short_names(findings.run.sweep.axes)
     for effect in findings.effects:

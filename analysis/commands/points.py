@@ -20,6 +20,12 @@ Policies = Annotated[
     list[str] | None,
     typer.Option("--policy", metavar="KEY=VALUE", help="Pruning and formats, e.g. token_keep=0.5."),
 ]
+_COUNTED = {  # how the released traces name them
+    "rows": "rows (a head of a layer, a step)",
+    "k_vectors": "K vectors",
+    "v_vectors": "V vectors",
+    "lsb_rows": "rows that need the low bits of K",
+}
 
 
 @guarded
@@ -28,10 +34,8 @@ def run(
     workload: Annotated[str, typer.Option(help="A shipped workload, a trace file or a released CSV.")],
     settings: Settings = None,
     policies: Policies = None,
-    engine: Annotated[
-        Engine, typer.Option(help="Both give the same cycles; simpy is the slow reference.")
-    ] = "compiled",
-    memory: Annotated[Memory, typer.Option(help="ideal: memory answers at once.")] = "dram",
+    engine: Engines = "compiled",
+    memory: Memories = "dram",
     timeline: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of the SimPy run.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -74,20 +78,24 @@ def _value(text: str) -> Any:
 
 def put_result(result: Any) -> None:
     """The point as tables on stdout."""
-    from analysis.quantities import shown
+    from analysis.quantities import COUNTS, shown
 
     row = result.to_dict()
+    area = shown("area_mm2", row["area_mm2"]) if row["area_mm2"] else "not modelled"
     totals = [
         ("latency", f"{shown('latency_s', row['latency_s'])}  ({row['cycles']:,} cycles)".replace(",", " ")),
         ("limited by", row["limited_by"]),
         ("DRAM read", shown("dram_bytes", row["dram_read_bytes"])),
         ("DRAM written", shown("dram_bytes", row["dram_write_bytes"])),
         ("energy", shown("energy_j", row["energy_j"])),
-        ("area", shown("area_mm2", row["area_mm2"])),
+        ("area", area),
         ("executed", shown("executed_gops_per_s", row["executed_gops_per_s"])),
         ("effective (nothing pruned)", shown("effective_gops_per_s", row["effective_gops_per_s"])),
     ]
     put_table(f"{row['machine']} runs {row['workload']}", ["", ""], totals)
+    counts = [(_COUNTED.get(key, key.replace("_", " ")), shown(key, row[key])) for key in COUNTS if key in row]
+    if counts:
+        put_table("Work", ["", ""], counts)
     _put_parts("DRAM bytes read, by operand", row["dram_read_bytes_by_operand"], "dram_bytes")
     _put_parts("Energy, by component", row["energy_j_by_component"], "energy_j")
     _put_parts("What the time went to", row["critical_path_cycles_by_unit"], "cycles")
@@ -101,7 +109,7 @@ def _put_parts(title: str, parts: Mapping[str, float], key: str) -> None:
     from analysis.quantities import shown
 
     whole = sum(parts.values()) or 1
-    rows = [(name, shown(key, x), f"{x / whole:.1%}", _bar(x / whole)) for name, x in parts.items()]
+    rows = [(name, shown(key, x), f"{x / whole:.1%}", _bar(x / whole)) for name, x in parts.items() if x]
     put_table(title, ["part", "amount", "share", ""], rows)
 
 

@@ -27,18 +27,21 @@ def sweep(
     where it stopped.  Exit status 3: some points failed; their reasons are in results.parquet.
     """
     from analysis.findings import find
-    from analysis.running import run_sweep
+    from analysis.replays import fidelity
+    from analysis.running import crew_for, run_sweep
     from analysis.sweep import read_sweep
 
     written = read_sweep(file)
     folder = out or Path(written.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with ProgressBar(written.name) as bar:
-        done = run_sweep(written, workers=workers, fresh=fresh, limit=limit, progress=bar.update, say=bar.say)
-    findings = find(done)
-    write_all(findings, folder)
+    with crew_for(written, workers=workers) as crew:
+        with ProgressBar(written.name) as bar:
+            done = run_sweep(written, crew=crew, fresh=fresh, limit=limit, progress=bar.update, say=bar.say)
+        findings = find(done)
+        findings.begin(crew)
+        write_all(findings, folder)
     if as_json:
-        put_json({"out": str(folder), "computed": done.computed, **findings.to_dict()})
+        put_json({"out": str(folder), "computed": done.computed, **findings.to_dict(), "fidelity": fidelity(findings)})
     else:
         put_findings(findings, folder)
     for reason in dict.fromkeys(done.failures.values()):
@@ -60,10 +63,13 @@ def write_all(findings: Any, folder: Path) -> None:
 
 
 def put_findings(findings: Any, folder: Path) -> None:
-    """Pareto table, effect of each axis, comparison."""
-    from analysis import tables
+    """Pareto table, quality, effect of each axis, comparison."""
+    from analysis import replays, tables
 
     put_table("Pareto front", *tables.front_table(findings))
+    if quality := replays.fidelity_rows(findings):
+        title = "What pruning costs in quality: cosine with the dense sentence embedding"
+        put_table(title, replays.FIDELITY_HEAD, quality)
     put_table("What each axis changes", *tables.compact_effect_table(findings))
     for axis in findings.weak_axes:
         say(f"warning: {axis} moves no objective by 2 % anywhere")
