@@ -1,12 +1,12 @@
 """The figures of a sweep, as PNG and SVG; the same findings give the same bytes."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.findings import Findings, ratios
 from analysis.quantities import label, times, unit_of
+from analysis.writing import replacing
 
 STYLE = {
     "svg.hashsalt": "tilewright",
@@ -65,9 +65,8 @@ def _save(figure: Any, folder: Path, name: str) -> Path:
     """PNG and SVG, each under a temporary name first."""
     _settle(figure)
     for kind, metadata in _DATELESS.items():
-        scratch = folder / f".{name}.{kind}.{os.getpid()}"
-        figure.savefig(scratch, format=kind, dpi=150, metadata=dict(metadata))
-        scratch.replace(folder / f"{name}.{kind}")
+        with replacing(folder / f"{name}.{kind}") as scratch:
+            figure.savefig(scratch, format=kind, dpi=150, metadata=dict(metadata))
     return folder / f"{name}.svg"
 
 

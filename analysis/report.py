@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from analysis.tables import (
     plain,
     short_names,
 )
+from analysis.writing import replacing
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PARTS = (
@@ -38,9 +38,8 @@ def write_report(findings: Findings, figures: Mapping[str, Path], path: Path) ->
 
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, autoescape=True)
     page = environment.get_template("report.html.j2").render(**_content(findings, figures))
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
 
 
 def _content(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`results.parquet`: one row a point, sorted by key, the same bytes for the same sweep."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from analysis.pareto import non_dominated
 from analysis.quantities import flat
 from analysis.running import SweepRun
+from analysis.writing import replacing
 
 Columns = dict[str, list[Any]]
 _FIRST = ("key", "status", "reason", "feasible", "pareto", "limited_by")
@@ -31,15 +31,13 @@ def write_results(run: SweepRun, path: Path) -> None:
     kinds = _column_kinds(run)
     schema = pa.schema([(name, _TYPES[kind]()) for name, kind in kinds.items()])
     feasible, pareto = judge(run)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with pq.ParquetWriter(scratch, schema, compression="zstd", version="2.6") as writer:
+    with replacing(path) as scratch, pq.ParquetWriter(scratch, schema, compression="zstd", version="2.6") as writer:
         for start, part in _batches(_flat_rows(run)):
             marks = slice(start, start + len(part))
             for row, good, best in zip(part, feasible[marks], pareto[marks], strict=True):
                 row |= {"feasible": bool(good), "pareto": bool(best)}
             columns = {name: [_as(kind, row.get(name)) for row in part] for name, kind in kinds.items()}
             writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema), row_group_size=_BATCH)
-    scratch.replace(path)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -5,11 +5,12 @@ committed chunk is there and no half of one is.  Each worker writes its own chun
 most the chunk that each worker has in hand.  Only successes are kept: a failed point is tried again.
 """
 
+import errno
 import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,24 @@ _LOOKUP = 500  # keys asked for in one query; SQLite allows 999 variables at lea
 
 
 class Store:
-    """`key -> row` on disk; rows are JSON, whose floats are written by `repr` and so return exactly."""
+    """`key -> row` on disk; rows are JSON, whose floats are written by `repr` and so return exactly.
+
+    Raises OSError, with the name of the file, for a full disk or a file that is no store.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, row TEXT NOT NULL)")
+        with self._named():
+            self._connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, row TEXT NOT NULL)")
 
     def put(self, rows: Mapping[str, Row]) -> None:
         """Store all rows or none of them."""
         lines = [(key, json.dumps(row)) for key, row in rows.items()]
-        with self._connection as connection:
+        with self._named(), self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("INSERT OR REPLACE INTO points VALUES (?, ?)", lines)
 
@@ -58,8 +63,20 @@ class Store:
     def _select(self, columns: str, keys: list[str]) -> Iterator[Any]:
         marks = ",".join("?" * len(keys))
         query = f"SELECT {columns} FROM points WHERE key IN ({marks})"
-        with closing(self._connection.execute(query, keys)) as cursor:
-            yield from cursor.fetchall()
+        with self._named(), closing(self._connection.execute(query, keys)) as cursor:
+            found = cursor.fetchall()
+        yield from found
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What SQLite refuses leaves as an OSError that names the file."""
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise  # a mistake of ours
+        except sqlite3.DatabaseError as error:
+            advice = "; delete the file to start afresh" if "not a database" in str(error) else ""
+            raise OSError(errno.EIO, f"{error}{advice}", str(self.path)) from error
 
 
 def point_key(machine: Row, policy: Row, workload: str, sources: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from accel.loading import read_document
+from accel.loading import nearest, read_document
 from analysis.axes import Constraint, Linear, Logarithmic, axis_values, parse_constraint
 from workloads.policy import Policy
 
@@ -114,10 +114,14 @@ def example_names() -> list[str]:
 
 
 def find_sweep(name_or_path: str | Path) -> Path:
-    """The file itself, else the shipped example of that base name."""
+    """The file itself, else the shipped example of that base name; raises ValueError for a name of none."""
     path = Path(name_or_path)
     shipped = EXAMPLES / f"{path.stem}.yaml"
-    return shipped if not path.is_file() and shipped.is_file() else path
+    if not path.exists() and shipped.is_file():
+        return shipped
+    if not path.exists() and path.name == str(name_or_path) and not path.suffix:
+        raise ValueError(f"no sweep {path.name!r} ({nearest(path.name, example_names())})")
+    return path
 
 
 def selected(sweep: Sweep) -> Sequence[int]:

@@ -43,6 +43,8 @@ def copy(
     from accel.machine import find_machine
 
     source = find_machine(name)
+    if to.is_dir():
+        raise ValueError(f"{to}: is a folder; name the file in it, for instance {to / source.name}")
     if to.exists() and not force:
         raise ValueError(f"{to}: exists; --force replaces it")
     to.write_bytes(source.read_bytes())

@@ -47,6 +47,8 @@ def run(
 
     tilewright run --machine spatten --workload minilm --timeline out.json   (open it at ui.perfetto.dev)
     """
+    if timeline:
+        _check_writable(timeline)
     overrides, policy = assignments(settings), assignments(policies)
     names = ("--set", "--policy")
     result = simulate_point(machine, workload, overrides, policy, engine, memory, timeline, names)
@@ -59,14 +61,22 @@ def run(
 
 
 def assignments(pairs: Iterable[str] | None) -> dict[str, Any]:
-    """`["a.b=4", "c=[1, 0.5]"]` as a dictionary; raises ValueError for an entry without `=`."""
+    """`["a.b=4", "c=[1, 0.5]"]` as a dictionary; raises ValueError for an entry without `=` or a repeated key."""
     found: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise ValueError(f"must be written key=value, got {pair!r}")
+        if key.strip() in found:
+            raise ValueError(f"{key.strip()}: given twice, as {found[key.strip()]} and {text.strip()}")
         found[key.strip()] = _value(text.strip())
     return found
+
+
+def _check_writable(path: Path) -> None:
+    """Before a long run: raises ValueError where its result could not be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"--timeline: must name a file in a folder that exists, got {path}")
 
 
 def _value(text: str) -> Any:

@@ -63,9 +63,25 @@ GOOD: list[tuple[tuple[str, ...], str]] = [
     (("schema", "policy"), "properties"),
     (("warmup",), "compiled"),
     (("version",), "sources"),
+    (("bench",), "sweep_points_per_s"),
+    (("trace", "export", "minilm"), "path"),
 ]
+INSTANT = """\
+import sys, types
+from dataclasses import dataclass
+from pathlib import Path
+bench = types.ModuleType("analysis.bench")
+bench.run_bench = lambda: {"sweep_points_per_s": 7.0, "a_ratio": float("nan")}
+minilm = types.ModuleType("workloads.minilm")
+@dataclass
+class Summary:
+    path: Path
+minilm.export_minilm = lambda path, model, progress: (progress(1, 2), Summary(path))[1]
+sys.modules |= {"analysis.bench": bench, "workloads.minilm": minilm}
+"""  # what takes long is replaced; how it is told stays
 BAD: list[tuple[tuple[str, ...], str]] = [
     (("sweep", "faulty.yaml"), "faulty.yaml:1:10: machine: must be a shipped name or a file"),
+    (("sweep", "spaten_minilm"), "no sweep 'spaten_minilm' (did you mean 'spatten_minilm'?"),
     (("sweep", "absent.yaml"), "absent.yaml:1:1: must be a readable file"),
     (("sweep", "quick.yaml", "--out", "quick.yaml"), "quick.yaml: File exists"),
     (("run", "--machine", "spaten", "--workload", "minilm"), "no machine 'spaten'"),
@@ -78,6 +94,9 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("trace", "show", "absent.csv"), "must be one of minilm"),
     (("machine", "show", "spaten"), "no machine 'spaten'"),
     (("machine", "copy", "titan_xp", "quick.yaml"), "quick.yaml: exists; --force replaces it"),
+    (("machine", "copy", "titan_xp", "."), "is a folder; name the file in it, for instance titan_xp.yaml"),
+    ((*POINT, "--timeline", "no/such/t.json"), "--timeline: must name a file in a folder that exists"),
+    ((*POINT, "--policy", "a=1", "--policy", "a=2"), "a: given twice, as 1 and 2"),
     (("machine", "copy", "titan_xp", "no/such/folder.yaml"), "No such file or directory"),
     (("validate", "faulty.yaml", "quick.yaml"), "faulty.yaml:1:10: machine: must be a shipped name"),
     (("schema", "swep"), "'swep' is not one of"),
@@ -87,7 +106,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
 
 @pytest.mark.parametrize(("arguments", "key"), GOOD, ids=lambda x: "-".join(x) if isinstance(x, tuple) else x)
 def test_json_is_one_object_on_stdout(arguments: tuple[str, ...], key: str, folder: Path) -> None:
-    answer = tilewright(*arguments, "--json", folder=folder)
+    slow = arguments[0] == "bench" or arguments[1:2] == ("export",)
+    answer = tilewright(*arguments, "--json", folder=folder, before=INSTANT if slow else "")
     assert answer.status == 0, answer.err
     assert key in json.loads(answer.out)
 
@@ -101,6 +121,19 @@ def test_a_mistake_is_told_without_a_traceback(arguments: tuple[str, ...], words
     as_json = tilewright(*arguments, "--json", folder=folder)
     assert as_json.status == 2
     assert isinstance(json.loads(as_json.out), dict)
+
+
+def test_the_package_runs_without_its_console_script(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "analysis", "version", "--json"], cwd=folder, capture_output=True)
+    assert set(json.loads(done.stdout)) == {"tilewright", "sources"}
+
+
+def test_a_file_that_is_no_store_is_named(folder: Path) -> None:
+    (folder / "cache").mkdir(exist_ok=True)
+    (folder / "cache" / "results.sqlite").write_bytes(bytes(range(256)) * 20)
+    answer = tilewright("sweep", "quick.yaml", "--json", folder=folder)
+    assert answer.status == 2
+    assert "results.sqlite: file is not a database; delete the file" in json.loads(answer.out)["error"]
 
 
 def test_failed_points_end_with_status_three(folder: Path) -> None:
@@ -182,7 +215,13 @@ def test_the_report_opens_offline(folder: Path) -> None:
     assert links.found
     assert all(link.startswith("data:") for link in links.found)
     assert page.count("plotly.js v") == 1
-    for text in ("titan_xp.yaml", "Pareto front", "95 %", "Where the numbers come from"):
+    for text in (
+        "What pruning costs in quality",
+        "titan_xp.yaml",
+        "Pareto front",
+        "95 %",
+        "Where the numbers come from",
+    ):
         assert text in page
     written = {path.name for path in (folder / "out").iterdir()}
     figures = {f"{name}.{kind}" for name in ("pareto", "effects", "breakdown", "baselines") for kind in ("png", "svg")}

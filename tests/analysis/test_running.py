@@ -8,7 +8,7 @@ import pytest
 
 from analysis.findings import find
 from analysis.results import read_results, write_results
-from analysis.running import SweepRun, run_sweep
+from analysis.running import SweepRun, crew_for, run_sweep
 from analysis.sweep import Sweep, read_sweep
 from tests.analysis.kill_resume import KillTest
 
@@ -23,6 +23,8 @@ objectives: {latency_s: min, energy_j: min}
 constraints: [energy_j <= 4]
 baselines: [xeon_e5_2640v4]
 """
+AXES = SWEEP[SWEEP.index("set:") : SWEEP.index("objectives:")]
+SPATTEN_AXES = "policy: {key_msb_bits: 8}\nset:\n  policy.token_keep: [0.3]\n"
 
 
 @pytest.fixture
@@ -133,6 +135,30 @@ def test_what_cannot_be_compared_is_noted(sweep: Sweep, monkeypatch: pytest.Monk
     findings = find(run_sweep(sweep, workers=1))
     assert list(findings.compared) == ["best energy x delay", "titan_xp as given"]
     assert findings.notes == ["xeon_e5_2640v4: operators: not recorded"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_findings_need_is_simulated_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    with crew_for(sweep, workers=workers) as crew:
+        findings = find(run_sweep(sweep, crew=crew))
+        findings.begin(crew)
+        told = (findings.compared, findings.interval, findings.replays)
+    assert [name for name, *_ in findings.replays] == ["mild", "middle", "strong"]
+    monkeypatch.setattr("analysis.findings.evaluate", None)  # all of it comes from the store
+    again = find(run_sweep(sweep, workers=1))
+    with crew_for(sweep, workers=workers) as crew:
+        monkeypatch.setattr(crew, "submit", None)
+        again.begin(crew)
+    assert (again.compared, again.interval, again.replays) == told
+
+
+def test_pruning_in_the_loop_is_another_point_than_its_replay(tmp_path: Path) -> None:
+    path = tmp_path / "quick.yaml"
+    path.write_text(SWEEP.replace("machine: titan_xp", "machine: spatten").replace(AXES, SPATTEN_AXES))
+    findings = find(run_sweep(read_sweep(path), workers=1))
+    for _, in_loop, replay in findings.replays:
+        assert in_loop["latency_s"] != replay["latency_s"]
+        assert in_loop["rows"] == replay["rows"]
 
 
 def test_interval_comes_from_the_assumed_ranges(tmp_path: Path) -> None:
