@@ -117,7 +117,7 @@ def find_sweep(name_or_path: str | Path) -> Path:
     """The file itself, else the shipped example of that base name; raises ValueError for a name of none."""
     path = Path(name_or_path)
     shipped = EXAMPLES / f"{path.stem}.yaml"
-    if not path.exists() and shipped.is_file():
+    if not path.is_file() and shipped.is_file():
         return shipped
     if not path.exists() and path.name == str(name_or_path) and not path.suffix:
         raise ValueError(f"no sweep {path.name!r} ({nearest(path.name, example_names())})")
