@@ -59,9 +59,7 @@ class Document:
         ranges = {path: r for path, r in self.ranges.items() if _within(path, origins) is None}
         return replace(self, data=data, ranges=ranges, origins=origins, faults=tuple(faults))
 
-    def fault(
-        self, path: Path, rule: str, value: Any = None, hint: str = "", *, at_key: bool = False
-    ) -> Fault:
+    def fault(self, path: Path, rule: str, value: Any = None, hint: str = "", *, at_key: bool = False) -> Fault:
         """A fault at the value (or key) of a path, or at the nearest key above it that the file has."""
         came = _within(path, self.origins)
         got = None if value is None else shown(value)

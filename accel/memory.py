@@ -126,6 +126,9 @@ def address_fields(memory: Memory, standard: Standard) -> tuple[tuple[str, int],
         left[name] -= bits
         fields.append((name, bits))
     unused = [f"{name}:{bits}" for name, bits in left.items() if bits]
+    total = sum(bits for _, bits in fields)
+    if total > 32:
+        raise ValueError(f"must have at most 32 bits above the burst, got {total}")
     if unused:
         raise ValueError(f"must use every address bit, {', '.join(unused)} left over")
     return tuple(fields)

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from accel.memory import Memory
 
-Count = Annotated[int, Field(ge=1)]
-Cycles = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=1 << 24)]  # beyond any part on a chip, and what int32 cycles can carry
+Cycles = Annotated[int, Field(ge=0, le=1_000_000)]
 Amount = Annotated[float, Field(ge=0)]
 
 
@@ -33,7 +33,7 @@ class Multipliers(BaseModel):
 
 
 class Softmax(BaseModel):
-    """Exponential pipeline: `lanes` scores a cycle; `fifo_depth` x `lanes` scores wait between the stages."""
+    """Exponential pipeline: `lanes` scores a cycle; `fifo_depth` x `lanes` scores, or one row, wait between stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     lanes: Count
@@ -49,7 +49,7 @@ class TopK(BaseModel):
     engines: Literal[1, 2]
     comparators: Count
     pass_overhead_cycles: Cycles
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=1 << 31)]
     cost: Cost
 
 
@@ -101,7 +101,7 @@ class SpattenMachine(BaseModel):
     name: str
     planner: Literal["spatten"]
     source: str
-    clock_hz: Annotated[int, Field(ge=1)]
+    clock_hz: Annotated[int, Field(ge=10_000_000, le=100_000_000_000)]
     element_bits: Count
     write_output: bool
     units: SpattenUnits

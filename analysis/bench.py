@@ -41,8 +41,8 @@ def _spatten() -> SpattenMachine:
 
 def _plan_and_run(machine: SpattenMachine, work: AttentionWork, dram: bool) -> Callable[[], object]:
     standard = load_standard(machine.memory.standard)
-    per_cycle = int(peak_bytes_per_s(machine.memory, standard)) // machine.clock_hz
-    ideal = IdealSpec(per_cycle, standard.timing.read_latency_cycles, standard.organisation.burst_bytes)
+    peak, o = int(peak_bytes_per_s(machine.memory, standard)), standard.organisation
+    ideal = IdealSpec(peak, standard.timing.read_latency_cycles, o.burst_bytes, machine.clock_hz)
     memory = dram_spec(machine.memory, standard, machine.clock_hz) if dram else ideal
     return lambda: run_compiled(plan_attention(machine, work, _ALIGN_BYTES).plan, memory)
 

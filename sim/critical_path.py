@@ -52,7 +52,6 @@ def _walk(unit, dep_ptr, dep, start, free, finish, held, latency):  # type: igno
             previous = t - 1
             while unit[previous] != u or start[previous] != until:
                 previous -= 1
-            start[t] = until
         t = previous
 
 

@@ -17,7 +17,7 @@ class AttentionWork:
 
     step, layer, head   int64 [R]   step 0 is the prompt or first token; layer, head: the model's own numbers
     length              int64 [R]   tokens in the cache before pruning: rows of the K and V arrays in DRAM
-    queries             int64 [R]   queries that are computed, >= 1
+    queries             int64 [R]   queries that are computed: 1, or the first of the kept tokens (<= keys)
     keys                int64 [R]   K vectors fetched, 1..length
     values              int64 [R]   V vectors used by each query, 1..keys (local value pruning)
     key_set             int64 [R]   which entry of `set_*` lists the kept positions; -1: evenly spread

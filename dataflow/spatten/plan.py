@@ -71,7 +71,7 @@ class Lowered:
 def _lay_out(s: NDArray[np.int64], work: AttentionWork, blocks: int) -> NDArray[np.int32]:
     """Where the parts of t begin, with room for the largest plan that the work can make; returns t."""
     rows, queries = work.rows, int(work.queries.sum())
-    tasks = 9 * rows + 7 * queries + blocks
+    tasks = 9 * rows + 9 * queries + blocks
     sizes = {UNIT_AT: tasks, AMOUNT_AT: tasks, PTR_AT: tasks + 1, DEP_AT: 4 * tasks}
     tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: rows, VALUE_DONE: rows, BLOCK_DONE: blocks,
               KEY_AGAIN: rows, BLOCK_AGAIN: blocks}  # fmt: skip
@@ -93,15 +93,20 @@ def _requests(work: AttentionWork, blocks: int) -> Requests:
     return Requests(address, size, np.zeros(slices + 1, np.int64), np.empty(slices, np.uint8), operand)
 
 
-def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArray[np.int64]:
+def _mix(seed: int, sequence: int) -> int:
+    """Another seed for each sequence, so that their draws are independent."""
+    return (seed * 1_000_003 + sequence) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool, sequence: int) -> NDArray[np.int64]:
     """The array s of a plan without tasks."""
     u = machine.units
     s = np.zeros(COUNTERS + COUNTER_COUNT, np.int64)
     s[QK_MULTIPLIERS : SOFTMAX_LATENCY + 1] = (
         u.query_key.multipliers, u.prob_value.multipliers, u.softmax.lanes, u.softmax.lanes * u.softmax.fifo_depth,
-        u.topk.comparators, u.topk.pass_overhead_cycles, u.topk.seed, u.fetcher.query_block, u.fetcher.query_blocks,
-        u.key_sram.buffers, u.value_sram.buffers, u.accumulator.lanes, machine.write_output, u.topk.engines == 1,
-        work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles,
+        u.topk.comparators, u.topk.pass_overhead_cycles, _mix(u.topk.seed, sequence), u.fetcher.query_block,
+        u.fetcher.query_blocks, u.key_sram.buffers, u.value_sram.buffers, u.accumulator.lanes, machine.write_output,
+        u.topk.engines == 1, work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles,
     )  # fmt: skip
     s[GATE] = NONE
     return s
@@ -124,6 +129,17 @@ def _bases(work: AttentionWork, vector_bytes: NDArray[np.int64], align: int) -> 
     heads = int(work.head.max()) + 1
     number = work.layer * heads + work.head
     return number[:, None] * int(plane.sum()) + start
+
+
+def _check_rows(machine: SpattenMachine, work: AttentionWork) -> None:
+    """The queries of a row are the first of its kept tokens, or one generated token."""
+    wrong = np.flatnonzero((work.queries != 1) & (work.queries > work.keys))
+    if len(wrong):
+        r = int(wrong[0])
+        raise ValueError(
+            f"{work.name}: row {r}: queries must be at most keys ({int(work.keys[r])}) on {machine.name}, "
+            f"got {int(work.queries[r])}"
+        )
 
 
 def _check_sram(machine: SpattenMachine, work: AttentionWork) -> None:
@@ -165,15 +181,19 @@ def _plan(t: NDArray[np.int32], s: NDArray[np.int64], requests: Requests, units:
     return Plan(units, *arrays, FETCH, fetched)
 
 
-def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: int) -> Lowered:
-    """The plan of one sequence. Planes in DRAM are aligned to `align_bytes` (one row of all channels).
+def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: int, sequence: int = 0) -> Lowered:
+    """The plan of one sequence. Planes in DRAM are aligned to `align_bytes`.
 
-    Raises ValueError where K or V of a head does not fit the on-chip buffer.
+    sequence   its number in the workload: the seeds of the top-k depend on it
+
+    Raises ValueError where K or V of a head does not fit the on-chip buffer, or where a row has more
+    queries than keys.
     """
+    _check_rows(machine, work)
     _check_sram(machine, work)
     has_lsb = bool(work.key_lsb_bits) and bool(work.needs_lsb.any())
     blocks = int((-(-work.queries // machine.units.fetcher.query_block)).sum())
-    s = _start(machine, work, has_lsb)
+    s = _start(machine, work, has_lsb, sequence)
     t, requests = _lay_out(s, work, blocks), _requests(work, blocks)
     vector_bytes = _vector_bytes(work, machine.element_bits)
     write_rows(

@@ -45,12 +45,11 @@ def on_chip_energy_j(
     return {name: count * cost.energy_pj * PJ for name, (count, cost) in actions.items()}
 
 
-def dram_energy_j(standard: Standard, commands: dict[str, int]) -> dict[str, float]:
+def dram_energy_j(standard: Standard, activates: int, moved_bytes: int) -> dict[str, float]:
     """Activates (with their precharge) and bits moved; background and refresh are left out."""
     e = standard.energy
-    bits = (commands["reads"] + commands["writes"]) * standard.organisation.burst_bytes * 8
     per_bit = e.array_pj_per_bit + e.transport_pj_per_bit + e.io_pj_per_bit
-    return {"dram_activate": commands["activates"] * e.activate_pj * PJ, "dram_data": bits * per_bit * PJ}
+    return {"dram_activate": activates * e.activate_pj * PJ, "dram_data": moved_bytes * 8 * per_bit * PJ}
 
 
 def area_mm2(machine: SpattenMachine) -> dict[str, float]:

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from dataflow.spatten.draft import (
+    ACC_CYCLES,
     ACC_LANES,
     ACCUMULATE,
     ACCUMULATIONS,
@@ -32,8 +33,6 @@ from dataflow.spatten.draft import (
     KEY_LSB,
     KEYS,
     LANES,
-    LAST_AGAIN,
-    LAST_SOFTMAX,
     LAYER,
     LSB_ROWS,
     MACS_PV,
@@ -97,8 +96,10 @@ def _array_cycles(vectors, head_size, multipliers):  # type: ignore[no-untyped-d
 
 @njit(cache=True)
 def _seed(seed, row, query):  # type: ignore[no-untyped-def]
-    mixed = np.uint64(seed) ^ (np.uint64(row) << np.uint64(24)) ^ (np.uint64(query) << np.uint64(1))
-    return next_random(mixed)[1]
+    """A seed of its own for each top-k; query -1 and -2 are the token and the head top-k of the row."""
+    mixed = next_random(np.uint64(seed))[1]
+    mixed = next_random(mixed ^ np.uint64(row))[1]
+    return next_random(mixed ^ np.uint64(query + 2))[1]
 
 
 @njit(cache=True)
@@ -111,10 +112,11 @@ def _begin_row(t, s, r, nq, nk, nv):  # type: ignore[no-untyped-def]
     s[QK_CYCLES] = _array_cycles(nk, s[HEAD_SIZE], s[QK_MULTIPLIERS])
     s[PV_CYCLES] = _array_cycles(nv, s[HEAD_SIZE], s[PV_MULTIPLIERS])
     s[SOFTMAX_CYCLES] = -(-nk // s[LANES])
-    fifo_rows = max(2, s[FIFO_SCORES] // nk)
+    s[ACC_CYCLES] = -(-nk // s[ACC_LANES])
+    fifo_rows = max(1, s[FIFO_SCORES] // nk)
     s[QK_ROOM] = fifo_rows - -s[QK_LATENCY] // s[QK_CYCLES]
     s[SOFTMAX_ROOM] = fifo_rows - -s[SOFTMAX_LATENCY] // s[SOFTMAX_CYCLES]
-    s[FETCHED_LSB], s[LAST_SOFTMAX], s[LAST_AGAIN] = NONE, NONE, NONE
+    s[FETCHED_LSB] = NONE
 
 
 @njit(cache=True)
@@ -125,7 +127,7 @@ def _fetch_row(t, s, requests, kept, base, vector_bytes):  # type: ignore[no-unt
     wait_room(t, s, KEY_AGAIN, s[ROW] - s[KEY_BUFFERS])
     s[FETCHED_KEY] = transfer(t, s, requests, KEY, base, vector_bytes, kept)
     s[COUNTERS + K_WRITE] += s[KEYS]
-    if s[QUERIES] > 1:
+    if s[QUERIES] > 1 or s[VALUES] == s[KEYS]:  # nothing to select: no need to wait for a top-k
         wait(t, s, s[GATE])
         wait_room(t, s, VALUE_DONE, s[ROW] - s[VALUE_BUFFERS])
         s[FETCHED_VALUE] = transfer(t, s, requests, VALUE, base, vector_bytes, kept)
@@ -208,7 +210,7 @@ def _select(t, s, engine, after, n, found):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _local_topk(t, s, q, probable):  # type: ignore[no-untyped-def]
     """Local value pruning of one probability row (section III-C); values are not recorded, ranks are drawn."""
-    n, seed = s[KEYS], _seed(s[SEED], s[ROW], q + 1)
+    n, seed = s[KEYS], _seed(s[SEED], s[ROW], q)
     found = select_by_rank(n, s[VALUES], s[COMPARATORS], s[OVERHEAD], seed)
     selected, chosen = _select(t, s, VALUE_TOPK, probable, n, found)
     t[s[CONSUMER_OF] + s[FIRST_QUERY] + q] = selected
@@ -247,36 +249,35 @@ def _count_row(s):  # type: ignore[no-untyped-def]
     s[COUNTERS + SCORES] += nq * nk
     s[COUNTERS + K_READ] += nq * nk
     s[COUNTERS + V_READ] += nq * nv
-    s[COUNTERS + ACCUMULATIONS] += nq * (nk + s[HEAD_SIZE])
+    s[COUNTERS + ACCUMULATIONS] += nq * nk
 
 
 @njit(cache=True)
 def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[no-untyped-def]
     """One pass of one head: all its queries. Returns the task that has gathered its token importance."""
     _fetch_row(t, s, requests, kept, base, vector_bytes)
+    gathered = NONE
     for q in range(s[QUERIES]):
         first_of_block = q % s[QUERY_BLOCK] == 0
         if first_of_block:
             _fetch_queries(t, s, requests, q, kept, base, vector_bytes)
         chosen = _score(t, s, q, first_of_block)
-        s[LAST_SOFTMAX] = chosen
         if s[HAS_LSB] and needs_lsb[s[FIRST_QUERY] + q]:
             chosen = _score_again(t, s, requests, chosen, kept, base, vector_bytes)
-            s[LAST_AGAIN] = chosen
+        wait(t, s, chosen)
+        gathered = add_task(t, s, ACCUMULATE, s[ACC_CYCLES])
         if s[VALUES] < s[KEYS]:
             chosen = _local_topk(t, s, q, chosen)
-        if s[QUERIES] == 1:
-            _fetch_values(t, s, requests, chosen, kept, base, vector_bytes)
+            if s[QUERIES] == 1:
+                _fetch_values(t, s, requests, chosen, kept, base, vector_bytes)
         _weigh(t, s, q, chosen)
     _count_row(s)
     s[FIRST_QUERY] += s[QUERIES]
     if s[WRITE_OUTPUT]:
         wait(t, s, t[s[VALUE_DONE] + s[ROW]])
-        places = kept if s[QUERIES] > 1 else np.zeros(1, np.int64)
+        places = kept[: s[QUERIES]] if s[QUERIES] > 1 else np.zeros(1, np.int64)
         transfer(t, s, requests, OUTPUT, base, vector_bytes, places)
-    wait(t, s, s[LAST_SOFTMAX])
-    wait(t, s, s[LAST_AGAIN])  # later queries overtake those that wait for their LSBs
-    return add_task(t, s, ACCUMULATE, -(-s[KEYS] // s[ACC_LANES]))
+    return gathered
 
 
 @njit(cache=True)
@@ -285,14 +286,14 @@ def _cascade(t, s, gathered, tokens, keep_tokens, scores, heads, keep_heads):  #
     engine = VALUE_TOPK if s[SHARED_ENGINE] else TOPK
     last_tokens, last_heads = NONE, NONE
     if keep_tokens > 0:
-        seed = _seed(s[SEED], s[ROW], 0)
+        seed = _seed(s[SEED], s[ROW], -1)
         if len(scores) > 0:
             found = select_by_value(scores, keep_tokens, s[COMPARATORS], s[OVERHEAD], seed)[:3]
         else:
             found = select_by_rank(tokens, keep_tokens, s[COMPARATORS], s[OVERHEAD], seed)
         last_tokens = _select(t, s, engine, gathered, tokens, found)[1]
     if keep_heads > 0:
-        found = select_by_rank(heads, keep_heads, s[COMPARATORS], s[OVERHEAD], _seed(~s[SEED], s[ROW], 0))
+        found = select_by_rank(heads, keep_heads, s[COMPARATORS], s[OVERHEAD], _seed(s[SEED], s[ROW], -2))
         last_heads = _select(t, s, engine, t[s[VALUE_DONE] + s[ROW]], heads, found)[1]
     return last_tokens, last_heads
 

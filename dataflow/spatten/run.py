@@ -30,6 +30,7 @@ from dataflow.spatten.plan import Lowered, plan_attention
 from dataflow.spatten.price import area_mm2, dram_energy_j, on_chip_energy_j, sram_bytes
 from sim.critical_path import critical_path
 from sim.dram import DramSpec, IdealSpec, MemoryState
+from sim.dram.layout import IDEAL
 from sim.plan import Plan, Times
 from sim.result import Result
 from sim.timeline import Timeline
@@ -41,8 +42,12 @@ from workloads.trace import Trace
 LEFT_OUT = (
     "FC layers, layer norm and everything else outside attention: layers follow each other at once",
     "leakage, clock tree and DRAM background and refresh energy; area and energy are first-order (linear)",
+    "activates of the DRAM where the memory is ideal",
+    "what fewer MSBs do to the largest probability: the LSB test sees probabilities without quantization",
+    "the heads' importance sums behind prob x V (time and energy)",
     "streaming inside a row of scores: a stage takes a query when the stage before has finished it",
-    "conflicts in the address and data crossbars",
+    "conflicts in the address and data crossbars; the fetcher sends at the clock of the memory",
+    "what came before: each sequence starts with all rows closed and a whole interval before the first refresh",
     "which V vectors the local top-k keeps: evenly spread; the passes of that top-k: drawn with a seed",
 )
 
@@ -76,15 +81,45 @@ def _check_served(plan: Plan, moved: Mapping[str, int], commands: Mapping[str, i
         raise AssertionError(f"{writes} slices to write, {commands['writes']} bursts written")
 
 
-def _check_executed(lowered: Lowered, work: AttentionWork) -> None:
-    """Conservation: the multiply-adds of the plan are those of the work, and the recomputed ones."""
-    keys = work.queries * work.keys
-    rows = np.repeat(work.keys, work.queries)
-    again = int(rows[work.needs_lsb.astype(bool)].sum()) if work.key_lsb_bits else 0
-    expected = (int(keys.sum()) + again, int((work.queries * work.values).sum()))
-    planned = (int(lowered.counters[MACS_QK]), int(lowered.counters[MACS_PV]))
-    if planned != tuple(work.head_size * n for n in expected):
-        raise AssertionError(f"plan executes {planned} multiply-adds, the work has {expected} x {work.head_size}")
+def _check_work(machine: SpattenMachine, lowered: Lowered, work: AttentionWork, times: Times) -> None:
+    """Conservation, recomputed from the work alone: bytes asked for, multiply-adds, and room for them in the arrays."""
+    plan, vectors = lowered.plan, _vectors(work)
+    bits = (work.query_bits, work.key_msb_bits, work.key_lsb_bits, work.value_bits)
+    sizes = np.add.reduceat(plan.slices.size_bytes, plan.slices.ptr[:-1])
+    asked = np.bincount(plan.slices.operand, sizes, len(OPERANDS))[: len(bits)]
+    expected = [n * -(-b * work.head_size // 8) for n, b in zip(vectors, bits, strict=True)]
+    if asked.tolist() != expected:
+        raise AssertionError(f"plan asks for {asked.tolist()} bytes of Q, K, LSBs and V, the work has {expected}")
+    again = int(np.repeat(work.keys, work.queries)[work.needs_lsb.astype(bool)].sum()) if work.key_lsb_bits else 0
+    products = (int((work.queries * work.keys).sum()) + again, int((work.queries * work.values).sum()))
+    busy, units = _busy(plan, times), machine.units
+    room = (
+        busy["query_key"] * units.query_key.multipliers,
+        busy["prob_value"] * units.prob_value.multipliers,
+    )
+    for name, n, counted, most in zip(
+        ("Q x K", "prob x V"), products, lowered.counters[[MACS_QK, MACS_PV]], room, strict=True
+    ):
+        if counted != n * work.head_size or counted > most:
+            raise AssertionError(
+                f"{name}: the plan counts {counted} multiply-adds of {n * work.head_size}, room for {most}"
+            )
+    if 4 * work.head_size * (products[0] - again) > 2 * work.dense_operations or work.dense_operations < 0:
+        raise AssertionError("the pruned work has more operations than the dense one")
+
+
+def _vectors(work: AttentionWork) -> tuple[int, int, int, int]:
+    """Q, K, LSB and V vectors that must be fetched: LSBs once a row that needs them, V whole for a prompt."""
+    prompt = work.queries > 1
+    flagged = np.zeros(work.rows, bool)
+    if work.key_lsb_bits and work.needs_lsb.any():
+        flagged = np.add.reduceat(work.needs_lsb, np.cumsum(work.queries) - work.queries).astype(bool)
+    return (
+        int(work.queries.sum()),
+        int(work.keys.sum()),
+        int(work.keys[flagged].sum()),
+        int(np.where(prompt, work.keys, work.values).sum()),
+    )
 
 
 def _busy(plan: Plan, times: Times) -> dict[str, int]:
@@ -92,12 +127,20 @@ def _busy(plan: Plan, times: Times) -> dict[str, int]:
     return {unit.name: int(total) for unit, total in zip(plan.units, cycles, strict=True) if total}
 
 
-def _add(tally: Tally, work: AttentionWork, lowered: Lowered, times: Times, state: MemoryState, burst: int) -> None:
+def _add(
+    tally: Tally,
+    machine: SpattenMachine,
+    work: AttentionWork,
+    lowered: Lowered,
+    times: Times,
+    state: MemoryState,
+    burst: int,
+) -> None:
     plan = lowered.plan
     moved = _by_operand(plan, state.bursts * burst)
-    if not state.config[0]:
+    if not state.config[IDEAL]:
         _check_served(plan, moved, state.commands, burst)
-    _check_executed(lowered, work)
+    _check_work(machine, lowered, work, times)
     starts = plan.slices.ptr[:-1]
     tally.cycles.append(times.makespan)
     tally.moved.update(moved)
@@ -120,10 +163,10 @@ def _memory(machine: SpattenMachine, standard: Standard, kind: str) -> DramSpec 
     """The controller, or a memory of the same peak without banks."""
     if kind == "dram":
         return dram_spec(machine.memory, standard, machine.clock_hz)
-    per_cycle = int(peak_bytes_per_s(machine.memory, standard) // machine.clock_hz)
     t = standard.timing
     latency = -(-(t.rcd_read_cycles + t.read_latency_cycles) * machine.clock_hz // standard.clock_hz)
-    return IdealSpec(max(per_cycle, 1), latency, standard.organisation.burst_bytes)
+    peak = int(peak_bytes_per_s(machine.memory, standard))
+    return IdealSpec(peak, latency, standard.organisation.burst_bytes, machine.clock_hz)
 
 
 @planner("spatten")
@@ -135,18 +178,18 @@ def run_spatten(
     options   engine: "compiled" or "simpy"; memory: "dram" or "ideal"; timeline: path of a Perfetto trace
     """
     options = options or {}
-    work = options.get("work") or attention_work(trace, policy)
+    work = attention_work(trace, policy) if options.get("work") is None else options["work"]
     standard = load_standard(machine.memory.standard)
     memory = _memory(machine, standard, options.get("memory", "dram"))
     o = standard.organisation
     align = o.row_bytes * o.pseudo_channels * machine.memory.channels
     tally, timeline = Tally(), Timeline() if options.get("timeline") else None
     for number, sequence in enumerate(work):
-        lowered = plan_attention(machine, sequence, align)
+        lowered = plan_attention(machine, sequence, align, number)
         times, state = run_plan(lowered.plan, memory, options.get("engine", "compiled"))
         if timeline:
             timeline.add(lowered.plan, times, f"{trace.name}/{number}")
-        _add(tally, sequence, lowered, times, state, o.burst_bytes)
+        _add(tally, machine, sequence, lowered, times, state, o.burst_bytes)
     if timeline:
         timeline.write(Path(options["timeline"]))
     return _result(machine, trace.name, standard, tally)
@@ -160,7 +203,8 @@ def _operations(machine: SpattenMachine, counters: NDArray[np.int64]) -> dict[st
 def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: Tally) -> Result:
     cycles = sum(tally.cycles)
     sram = sram_bytes(machine, tally.counters, tally.work["head_size"])
-    energy = on_chip_energy_j(machine, tally.counters, sram, sum(tally.moved.values()))
+    moved = sum(tally.moved.values())
+    energy = on_chip_energy_j(machine, tally.counters, sram, moved)
     return Result(
         machine=machine.name,
         workload=workload,
@@ -171,7 +215,7 @@ def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: T
         dram_write_bytes={OPERANDS[OUTPUT]: tally.moved[OPERANDS[OUTPUT]]},
         dram_requested_bytes=dict(tally.requested),
         dram_commands=dict(tally.commands),
-        energy_j=energy | dram_energy_j(standard, tally.commands),
+        energy_j=energy | dram_energy_j(standard, tally.commands["activates"], moved),
         area_mm2=area_mm2(machine),
         operations=_operations(machine, tally.counters),
         effective_operations=tally.work["effective"],

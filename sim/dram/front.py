@@ -9,7 +9,6 @@ from sim.dram.layout import (
     ARRIVAL,
     BURST_SHIFT,
     BURSTS,
-    BYTES_PER_CYCLE,
     CHANNEL_AT,
     CHANNEL_COLUMNS,
     CORE_PS,
@@ -36,6 +35,8 @@ from sim.dram.layout import (
     SLICE_AT,
     SLICE_COLUMNS,
     SLICE_PLACE,
+    TRANSFER_BYTES,
+    TRANSFER_CYCLES,
     MemoryState,
 )
 from sim.dram.returns import pop, push
@@ -135,7 +136,7 @@ def submit(c, m, number, write, address, size, start):  # type: ignore[no-untype
     m[done + BURSTS], m[done + REMAINING] = bursts, bursts
     m[OUT] += 1
     if c[IDEAL]:
-        issued = start + max(1, -(-size.sum() // c[BYTES_PER_CYCLE]))
+        issued = start - -size.sum() * c[TRANSFER_CYCLES] // c[TRANSFER_BYTES]
         push(c, m, issued + c[IDEAL_LATENCY], number)
         return issued
     g = max(-(-start * c[CORE_PS] // c[MEMORY_PS]), m[FRONT])

@@ -12,11 +12,11 @@ COLUMN, ACTIVATE, PRECHARGE, REFRESH = range(4)  # what a pseudo-channel can do 
 
 # The configuration is one integer array, the state another: passing dozens of arrays between jitted functions
 # costs more than the work. The names below are their columns; Numba sees them as constants.
-(IDEAL, BYTES_PER_CYCLE, IDEAL_LATENCY, CHANNELS, PSEUDO_SHIFT, BANKS, GROUP_SHIFT, BURST_SHIFT, FIFO_DEPTH,
- QUEUE_DEPTH, LANES, MEMORY_PS, CORE_PS, BURST, CL, CWL, RCD_READ, RCD_WRITE, RP, RAS, CCD_S, CCD_L, RRD_S, RRD_L,
- FAW, RTP, WR, WTR_S, WTR_L, RTW, RFC, REFI, ACT_BUS, LOOKAHEAD,
- NEXT_AT, PSEUDO_AT, PSEUDO_SIZE, BANK_AT, GROUP_AT, QUEUE_AT, FIFO_AT, CHANNEL_AT, SLICE_AT, HEAP_AT, DECODE_AT,
- CONFIG_SIZE) = range(46)  # fmt: skip
+(IDEAL, TRANSFER_BYTES, TRANSFER_CYCLES, IDEAL_LATENCY, CHANNELS, PSEUDO_SHIFT, BANKS, GROUP_SHIFT,
+ BURST_SHIFT, FIFO_DEPTH, QUEUE_DEPTH, LANES, MEMORY_PS, CORE_PS, BURST, CL, CWL, RCD_READ, RCD_WRITE, RP, RAS,
+ CCD_S, CCD_L, RRD_S, RRD_L, FAW, RTP, WR, WTR_S, WTR_L, RTW, RFC, REFI, ACT_BUS, LOOKAHEAD, NEXT_AT,
+ PSEUDO_AT, PSEUDO_SIZE, BANK_AT, GROUP_AT, QUEUE_AT, FIFO_AT, CHANNEL_AT, SLICE_AT, HEAP_AT, DECODE_AT,
+ CONFIG_SIZE) = range(47)  # fmt: skip
 # of the whole memory (at 0; from NEXT_AT on the time at which each pseudo-channel acts next):
 # heap size, slices out, all commands before this are done, front end free, counters
 HEAP_SIZE, OUT, ADVANCED, FRONT, COUNTS = range(5)
@@ -82,11 +82,12 @@ class DramSpec:
 
 @dataclass(frozen=True)
 class IdealSpec:
-    """A memory without banks: `bytes_per_cycle` after `latency_cycles`; both in core cycles."""
+    """A memory without banks or bursts: `transfer_bytes` in `transfer_cycles` core cycles, after `latency_cycles`."""
 
-    bytes_per_cycle: int
+    transfer_bytes: int
     latency_cycles: int
     burst_bytes: int
+    transfer_cycles: int = 1
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,11 @@ def _numbers(spec: DramSpec | IdealSpec) -> list[int]:
     """The configuration up to NEXT_AT."""
     if isinstance(spec, IdealSpec):
         shift = _bits(spec.burst_bytes)
-        return [1, spec.bytes_per_cycle, spec.latency_cycles, 1, 0, 1, 0, shift] + [0] * (NEXT_AT - BURST_SHIFT - 1)
+        rest = [0] * (NEXT_AT - BURST_SHIFT - 1)
+        return [1, spec.transfer_bytes, spec.transfer_cycles, spec.latency_cycles, 1, 0, 1, 0, shift, *rest]
     s = spec
     return [
-        0, 1, 0, s.channels, _bits(s.pseudo_channels), s.bank_groups * s.banks_per_group, _bits(s.banks_per_group),
+        0, 1, 1, 0, s.channels, _bits(s.pseudo_channels), s.bank_groups * s.banks_per_group, _bits(s.banks_per_group),
         _bits(s.burst_bytes), s.fifo_depth, s.queue_depth, s.request_lanes, s.memory_ps, s.core_ps,
         s.burst, s.read_latency, s.write_latency, s.rcd_read, s.rcd_write, s.precharge, s.ras, s.ccd_short,
         s.ccd_long, s.rrd_short, s.rrd_long, s.faw, s.read_to_precharge, s.write_recovery,

@@ -17,7 +17,7 @@ from sim.plan import Times
 from tests.sim.worlds import Log, log_of
 from workloads.attention import AttentionWork
 
-IDEAL = IdealSpec(bytes_per_cycle=8, latency_cycles=5, burst_bytes=32)
+IDEAL = IdealSpec(transfer_bytes=8, latency_cycles=5, burst_bytes=32)
 Row = tuple[int, int, int, int, int, int, int]  # step, layer, head, length, queries, keys, values
 # vectors of 4 elements, one key a cycle and one score a cycle; latencies 2, 3 and 1, 1 of the fetcher
 TINY = {

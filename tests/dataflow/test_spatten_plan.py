@@ -40,11 +40,12 @@ def test_one_head_of_two_queries_and_three_keys() -> None:
         ("fetcher", 4, 5, 11),  # both Q: 8 bytes
         ("query_key", 11, 14, 16),  # query 0: K and Q are there at 11
         ("softmax", 16, 19, 22),
+        ("accumulator", 22, 25, 25),  # importance: 3 probabilities, one a cycle
         ("prob_value", 22, 25, 26),
         ("query_key", 14, 17, 19),  # query 1 follows through the pipeline
         ("softmax", 19, 22, 25),
+        ("accumulator", 25, 28, 28),
         ("prob_value", 25, 28, 29),
-        ("accumulator", 25, 28, 28),  # the importance of the last query
         ("layer_barrier", 29, 29, 29),
     ]
 
@@ -60,11 +61,11 @@ def test_a_generated_token_fetches_v_after_its_local_topk() -> None:
         ("fetcher", 2, 3, 9),  # Q
         ("query_key", 9, 12, 14),
         ("softmax", 14, 17, 20),
+        ("accumulator", 20, 23, 23),
         ("value_topk", 20, chosen - 3, chosen - 3),
         ("value_filter", chosen - 3, chosen, chosen),
         ("fetcher", chosen, chosen + 1, chosen + 7),  # 2 of V: 8 bytes
         ("prob_value", chosen + 7, chosen + 9, chosen + 10),
-        ("accumulator", 20, 23, 23),
         ("layer_barrier", chosen + 10, chosen + 10, chosen + 10),
     ]
     assert [segments(lowered, n) for n in range(3)] == [
@@ -86,11 +87,12 @@ def test_lsbs_are_fetched_once_and_flagged_queries_run_again() -> None:
         ("fetcher", 22, 23, 29),  # LSBs: 6 bytes, when the probabilities of query 0 are known
         ("query_key", 29, 32, 34),  # query 0 again
         ("softmax", 34, 37, 40),
+        ("accumulator", 40, 43, 43),
         ("prob_value", 40, 43, 44),
         ("query_key", 14, 17, 19),  # query 1
         ("softmax", 19, 22, 25),
-        ("prob_value", 43, 46, 47),  # in the order of the queries
-        ("accumulator", 40, 43, 43),  # the importance of query 0 is only now what it should be
+        ("accumulator", 43, 46, 46),  # in the order of the queries
+        ("prob_value", 43, 46, 47),
         ("layer_barrier", 47, 47, 47),
     ]
 
@@ -199,14 +201,23 @@ def test_v_and_q_wait_for_their_buffers_too() -> None:
 
 @pytest.mark.parametrize("buffers", [1, 2])
 def test_v_of_a_generated_token_waits_for_its_buffer(buffers: int) -> None:
-    """Prob x V of the first head takes 12 cycles; V of the second is wanted when its probabilities are known."""
-    rows = work([(0, 0, head, 3, 1, 3, 3) for head in range(2)])
-    log = named_log(machine(value_sram__buffers=buffers, prob_value__multipliers=1), rows)
-    _, probable = (entry[3] for entry in log if entry[0] == "softmax")
+    """Prob x V of the first head takes 16 cycles; V of the second is wanted when its top-k has chosen."""
+    rows = work([(0, 0, head, 5, 1, 5, 4) for head in range(2)])
+    log = named_log(machine(value_sram__buffers=buffers, prob_value__multipliers=1, topk__comparators=64), rows)
+    _, chosen = (entry[3] for entry in log if entry[0] == "value_filter")
     weighed = next(entry for entry in log if entry[0] == "prob_value")
-    assert weighed[2] - weighed[1] == 12
-    assert probable < weighed[2]
-    assert [entry[1] for entry in log if entry[0] == "fetcher"][5] == (weighed[2] if buffers == 1 else probable)
+    assert weighed[2] - weighed[1] == 16
+    assert chosen < weighed[2]
+    assert [entry[1] for entry in log if entry[0] == "fetcher"][5] == (weighed[2] if buffers == 1 else chosen)
+
+
+def test_v_of_a_generated_token_is_prefetched_where_nothing_is_selected() -> None:
+    log = named_log(machine(), work([(0, 0, 0, 3, 1, 3, 3)]))
+    assert [entry for entry in log if entry[0] == "fetcher"] == [
+        ("fetcher", 0, 2, 8),  # K
+        ("fetcher", 2, 4, 10),  # V
+        ("fetcher", 4, 5, 11),  # Q
+    ]
 
 
 def test_a_full_score_fifo_stops_the_stage_before() -> None:
@@ -224,9 +235,9 @@ def test_a_full_score_fifo_stops_the_stage_before() -> None:
 
 
 def test_a_full_probability_fifo_stops_softmax() -> None:
-    """Prob x V takes 24 cycles a row, the stages before it 1: two rows in the FIFO, three in softmax's own latency."""
-    rows = work([(0, 0, 0, 8, 8, 6, 6)])
-    tiny = machine(query_key__multipliers=24, softmax__lanes=6, softmax__fifo_depth=2, prob_value__multipliers=1)
+    """Prob x V takes 32 cycles a row, the stages before it 1: two rows in the FIFO, three in softmax's own latency."""
+    rows = work([(0, 0, 0, 8, 8, 8, 8)])
+    tiny = machine(query_key__multipliers=32, softmax__lanes=8, softmax__fifo_depth=2, prob_value__multipliers=1)
     softmax, weighed = starts(tiny, rows, "softmax"), starts(tiny, rows, "prob_value")
     room = 2 + 3
     assert [start for start, *_ in softmax[:room]] == [softmax[0][0] + i for i in range(room)]
@@ -268,7 +279,7 @@ def test_arrays_smaller_than_a_vector_take_several_cycles_for_one() -> None:
 def test_counters_of_a_row() -> None:
     lowered, _ = simulate(machine(), work([(0, 0, 0, 5, 2, 3, 2)]))
     names = (MACS_QK, MACS_PV, SCORES, ACCUMULATIONS, K_WRITE, K_READ, V_WRITE, V_READ)
-    assert lowered.counters[list(names)].tolist() == [2 * 3 * 4, 2 * 2 * 4, 6, 2 * (3 + 4), 3, 6, 3, 4]
+    assert lowered.counters[list(names)].tolist() == [2 * 3 * 4, 2 * 2 * 4, 6, 2 * 3, 3, 6, 3, 4]
     assert lowered.counters[COMPARISONS] >= 2 * (3 + 3)
 
 
@@ -286,3 +297,17 @@ def test_shipped_machine_holds_1024_tokens_of_64() -> None:
     plan_attention(load_machine("spatten"), rows, 1 << 15).plan.check()
     with pytest.raises(ValueError, match="1025 vectors"):
         plan_attention(load_machine("spatten"), replace(rows, length=rows.length + 1, keys=rows.keys + 1), 1 << 15)
+
+
+def test_more_queries_than_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"row 0: queries must be at most keys \(3\) on spatten, got 4"):
+        simulate(machine(), work([(0, 0, 0, 3, 4, 3, 3)]))
+
+
+def test_a_slow_accumulator_holds_up_the_next_layer() -> None:
+    """One task a query: 6 queries of 6 keys take the single lane 36 cycles after the first probabilities."""
+    rows = work([(0, layer, 0, 6, 6, 6, 6) for layer in range(2)])
+    gathered = starts(machine(query_key__multipliers=24, softmax__lanes=6), rows, "accumulator")
+    assert [free - start for start, free, _ in gathered] == [6] * 12
+    barrier = starts(machine(query_key__multipliers=24, softmax__lanes=6), rows, "layer_barrier")[0][0]
+    assert barrier >= gathered[5][1] == gathered[0][0] + 36

@@ -9,7 +9,7 @@ from sim.dram import DramSpec, IdealSpec, MemoryState
 from sim.engine import Simulation
 from sim.plan import NO_SLICES, Plan, Slices, Times, Unit
 
-QUIET = IdealSpec(bytes_per_cycle=8, latency_cycles=10, burst_bytes=32)
+QUIET = IdealSpec(transfer_bytes=8, latency_cycles=10, burst_bytes=32)
 Task = tuple[int, int, Sequence[int]]
 Log = list[tuple[int, int, int]]
 
