@@ -1,5 +1,6 @@
 """How far replaying a dense run is from pruning inside the forward pass, and what that pruning costs in quality."""
 
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -26,7 +27,7 @@ def replay_rows(findings: Findings) -> list[list[str]]:
 
 
 def _row(findings: Findings, name: str, in_loop: dict[str, Any], replay: dict[str, Any]) -> list[str]:
-    distance = _distance(findings, name)
+    distance = _distance(findings.run.sweep.workload, name)
     tokens, heads = distance["token_jaccard_by_layer"], distance["head_jaccard_by_layer"]
     shares = [f"{share:.3f}" for share in (fmean(tokens), min(tokens), fmean(heads))]
     rates = [f"{distance[key]:.1%}" for key in ("lsb_rate_in_loop", "lsb_rate_replay")]
@@ -36,7 +37,7 @@ def _row(findings: Findings, name: str, in_loop: dict[str, Any], replay: dict[st
 def fidelity(findings: Findings) -> dict[str, dict[str, Any]]:
     """Cosine of the pruned with the dense sentence embedding, for each policy applied in the loop."""
     policies = recorded(findings.run.sweep.workload)
-    return {name: _quality(policy, _distance(findings, name)) for name, policy in policies.items()}
+    return {name: _quality(policy, _distance(findings.run.sweep.workload, name)) for name, policy in policies.items()}
 
 
 def _quality(policy: Policy, distance: dict[str, Any]) -> dict[str, Any]:
@@ -53,8 +54,9 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _distance(findings: Findings, name: str) -> dict[str, Any]:
+@lru_cache(maxsize=32)
+def _distance(workload: str, name: str) -> dict[str, Any]:
     from workloads.replay import replay_distance
     from workloads.trace import load_workload
 
-    return replay_distance(load_workload(findings.run.sweep.workload), name)
+    return replay_distance(load_workload(workload), name)
