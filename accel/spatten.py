@@ -49,7 +49,7 @@ class TopK(BaseModel):
     engines: Literal[1, 2]
     comparators: Count
     pass_overhead_cycles: Cycles
-    seed: Annotated[int, Field(ge=0, le=1 << 31)]
+    seed: Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
     cost: Cost
 
 

@@ -18,6 +18,7 @@ What overlaps, and why:
 - LSBs of a row are fetched once; each query below the threshold is computed again when they are there.
 """
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,18 +94,18 @@ def _requests(work: AttentionWork, blocks: int) -> Requests:
     return Requests(address, size, np.zeros(slices + 1, np.int64), np.empty(slices, np.uint8), operand)
 
 
-def _mix(seed: int, sequence: int) -> int:
+def _mix(seed: int, name: str) -> int:
     """Another seed for each sequence, so that their draws are independent."""
-    return (seed * 1_000_003 + sequence) & 0x7FFF_FFFF_FFFF_FFFF
+    return (seed << 32) + zlib.crc32(name.encode())
 
 
-def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool, sequence: int) -> NDArray[np.int64]:
+def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArray[np.int64]:
     """The array s of a plan without tasks."""
     u = machine.units
     s = np.zeros(COUNTERS + COUNTER_COUNT, np.int64)
     s[QK_MULTIPLIERS : SOFTMAX_LATENCY + 1] = (
         u.query_key.multipliers, u.prob_value.multipliers, u.softmax.lanes, u.softmax.lanes * u.softmax.fifo_depth,
-        u.topk.comparators, u.topk.pass_overhead_cycles, _mix(u.topk.seed, sequence), u.fetcher.query_block,
+        u.topk.comparators, u.topk.pass_overhead_cycles, _mix(u.topk.seed, work.name), u.fetcher.query_block,
         u.fetcher.query_blocks, u.key_sram.buffers, u.value_sram.buffers, u.accumulator.lanes, machine.write_output,
         u.topk.engines == 1, work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles,
     )  # fmt: skip
@@ -181,10 +182,10 @@ def _plan(t: NDArray[np.int32], s: NDArray[np.int64], requests: Requests, units:
     return Plan(units, *arrays, FETCH, fetched)
 
 
-def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: int, sequence: int = 0) -> Lowered:
+def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: int) -> Lowered:
     """The plan of one sequence. Planes in DRAM are aligned to `align_bytes`.
 
-    sequence   its number in the workload: the seeds of the top-k depend on it
+    The seeds of the top-k depend on the name of the sequence.
 
     Raises ValueError where K or V of a head does not fit the on-chip buffer, or where a row has more
     queries than keys.
@@ -193,7 +194,7 @@ def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: in
     _check_sram(machine, work)
     has_lsb = bool(work.key_lsb_bits) and bool(work.needs_lsb.any())
     blocks = int((-(-work.queries // machine.units.fetcher.query_block)).sum())
-    s = _start(machine, work, has_lsb, sequence)
+    s = _start(machine, work, has_lsb)
     t, requests = _lay_out(s, work, blocks), _requests(work, blocks)
     vector_bytes = _vector_bytes(work, machine.element_bits)
     write_rows(

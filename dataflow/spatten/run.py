@@ -185,7 +185,7 @@ def run_spatten(
     align = o.row_bytes * o.pseudo_channels * machine.memory.channels
     tally, timeline = Tally(), Timeline() if options.get("timeline") else None
     for number, sequence in enumerate(work):
-        lowered = plan_attention(machine, sequence, align, number)
+        lowered = plan_attention(machine, sequence, align)
         times, state = run_plan(lowered.plan, memory, options.get("engine", "compiled"))
         if timeline:
             timeline.add(lowered.plan, times, f"{trace.name}/{number}")
