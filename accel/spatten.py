@@ -73,10 +73,9 @@ class Sram(BaseModel):
 
 
 class Accumulator(BaseModel):
-    """Importance accumulators of tokens (fed by softmax) and heads (fed by prob x V)."""
+    """Importance accumulators, one for each softmax lane: they keep up with it; `cost.at` counts softmax lanes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    lanes: Count
     cost: Cost
 
 

@@ -106,7 +106,7 @@ def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArr
     s[QK_MULTIPLIERS : SOFTMAX_LATENCY + 1] = (
         u.query_key.multipliers, u.prob_value.multipliers, u.softmax.lanes, u.softmax.lanes * u.softmax.fifo_depth,
         u.topk.comparators, u.topk.pass_overhead_cycles, _mix(u.topk.seed, work.name), u.fetcher.query_block,
-        u.fetcher.query_blocks, u.key_sram.buffers, u.value_sram.buffers, u.accumulator.lanes, machine.write_output,
+        u.fetcher.query_blocks, u.key_sram.buffers, u.value_sram.buffers, machine.write_output,
         u.topk.engines == 1, work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles,
     )  # fmt: skip
     s[GATE] = NONE

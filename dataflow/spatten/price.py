@@ -61,7 +61,7 @@ def area_mm2(machine: SpattenMachine) -> dict[str, float]:
         "softmax": (u.softmax.lanes, u.softmax.cost),
         "topk": (u.topk.comparators * u.topk.engines / 2, u.topk.cost),
         "prob_value": (u.prob_value.multipliers, u.prob_value.cost),
-        "accumulator": (u.accumulator.lanes, u.accumulator.cost),
+        "accumulator": (u.softmax.lanes, u.accumulator.cost),
         "key_sram": (u.key_sram.bytes, u.key_sram.cost),
         "value_sram": (u.value_sram.bytes, u.value_sram.cost),
     }

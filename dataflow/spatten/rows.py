@@ -4,8 +4,6 @@ import numpy as np
 from numba import njit
 
 from dataflow.spatten.draft import (
-    ACC_CYCLES,
-    ACC_LANES,
     ACCUMULATE,
     ACCUMULATIONS,
     BLOCK,
@@ -112,7 +110,6 @@ def _begin_row(t, s, r, nq, nk, nv):  # type: ignore[no-untyped-def]
     s[QK_CYCLES] = _array_cycles(nk, s[HEAD_SIZE], s[QK_MULTIPLIERS])
     s[PV_CYCLES] = _array_cycles(nv, s[HEAD_SIZE], s[PV_MULTIPLIERS])
     s[SOFTMAX_CYCLES] = -(-nk // s[LANES])
-    s[ACC_CYCLES] = -(-nk // s[ACC_LANES])
     fifo_rows = max(1, s[FIFO_SCORES] // nk)
     s[QK_ROOM] = fifo_rows - -s[QK_LATENCY] // s[QK_CYCLES]
     s[SOFTMAX_ROOM] = fifo_rows - -s[SOFTMAX_LATENCY] // s[SOFTMAX_CYCLES]
@@ -256,16 +253,14 @@ def _count_row(s):  # type: ignore[no-untyped-def]
 def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[no-untyped-def]
     """One pass of one head: all its queries. Returns the task that has gathered its token importance."""
     _fetch_row(t, s, requests, kept, base, vector_bytes)
-    gathered = NONE
+    last = again = NONE
     for q in range(s[QUERIES]):
         first_of_block = q % s[QUERY_BLOCK] == 0
         if first_of_block:
             _fetch_queries(t, s, requests, q, kept, base, vector_bytes)
-        chosen = _score(t, s, q, first_of_block)
+        chosen = last = _score(t, s, q, first_of_block)
         if s[HAS_LSB] and needs_lsb[s[FIRST_QUERY] + q]:
-            chosen = _score_again(t, s, requests, chosen, kept, base, vector_bytes)
-        wait(t, s, chosen)
-        gathered = add_task(t, s, ACCUMULATE, s[ACC_CYCLES])
+            chosen = again = _score_again(t, s, requests, chosen, kept, base, vector_bytes)
         if s[VALUES] < s[KEYS]:
             chosen = _local_topk(t, s, q, chosen)
             if s[QUERIES] == 1:
@@ -277,7 +272,10 @@ def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[n
         wait(t, s, t[s[VALUE_DONE] + s[ROW]])
         places = kept[: s[QUERIES]] if s[QUERIES] > 1 else np.zeros(1, np.int64)
         transfer(t, s, requests, OUTPUT, base, vector_bytes, places)
-    return gathered
+    # each softmax lane has its accumulator: only the last row of probabilities adds time
+    wait(t, s, last)
+    wait(t, s, again)  # later queries overtake those that wait for their LSBs
+    return add_task(t, s, ACCUMULATE, s[SOFTMAX_CYCLES])
 
 
 @njit(cache=True)

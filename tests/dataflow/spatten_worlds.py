@@ -23,7 +23,7 @@ Row = tuple[int, int, int, int, int, int, int]  # step, layer, head, length, que
 TINY = {
     "units.query_key.multipliers": 4, "units.query_key.latency_cycles": 2, "units.softmax.lanes": 1,
     "units.softmax.latency_cycles": 3, "units.prob_value.multipliers": 4, "units.prob_value.latency_cycles": 1,
-    "units.accumulator.lanes": 1, "units.fetcher.latency_cycles": 1, "units.topk.comparators": 4,
+    "units.fetcher.latency_cycles": 1, "units.topk.comparators": 4,
     "units.topk.pass_overhead_cycles": 2,
 }  # fmt: skip
 
@@ -92,7 +92,7 @@ def random_machine(rng: np.random.Generator) -> SpattenMachine:
         "units.query_key.multipliers": pick(2, 8, 64), "units.prob_value.multipliers": pick(2, 8, 64),
         "units.softmax.lanes": pick(1, 2, 8), "units.softmax.fifo_depth": pick(2, 16, 128),
         "units.softmax.latency_cycles": pick(0, 3, 87), "units.topk.engines": pick(1, 2),
-        "units.topk.comparators": pick(1, 4, 16), "units.accumulator.lanes": pick(1, 8),
+        "units.topk.comparators": pick(1, 4, 16),
         "units.fetcher.query_block": pick(1, 3, 32), "units.fetcher.query_blocks": pick(1, 2),
         "units.key_sram.buffers": pick(1, 2, 3), "units.value_sram.buffers": pick(1, 2, 3),
         "memory.channels": pick(1, 4), "memory.fifo_depth": pick(2, 64), "memory.queue_depth": pick(2, 32),

@@ -189,7 +189,7 @@ def test_dense_bert_without_dram_is_bound_and_fill(tokens: int) -> None:
 
 
 # what more of it can slow down, a little, and why: see the test
-UNITS = ("query_key.multipliers", "prob_value.multipliers", "softmax.lanes", "softmax.fifo_depth", "accumulator.lanes")
+UNITS = ("query_key.multipliers", "prob_value.multipliers", "softmax.lanes", "softmax.fifo_depth")
 BUFFERS = ("key_sram.buffers", "value_sram.buffers", "fetcher.query_blocks")
 MEMORY = ("channels", "fifo_depth")
 
@@ -207,9 +207,13 @@ def cycles(machine: SpattenMachine, rows: AttentionWork, memory: DramSpec | Idea
     return simulate(machine, rows, memory)[1].makespan
 
 
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [name for name in UNITS if name != "prob_value.multipliers"])
 def test_more_is_never_slower_where_nothing_is_reordered(name: str) -> None:
-    """Static quantization and a memory without banks."""
+    """Static quantization and a memory without banks.
+
+    A faster prob x V frees V buffers earlier, and a prefetch of V may then get ahead of K or Q that are needed
+    first (982 against 974 cycles in one of 60 cases): it has the honest bound below.
+    """
     for seed in range(60):
         machine, rows = case(seed)
         rows = replace(rows, key_lsb_bits=0)
