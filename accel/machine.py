@@ -1,6 +1,6 @@
 """Machines by name or path: `load_machine("spatten")`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from accel.eager import EagerMachine
 from accel.fault import Fault, Faults, dotted, nearest
 from accel.loading import Document, check, prefixed, read_document
-from accel.memory import Memory, Standard, address_fields
+from accel.memory import Memory, Standard, address_fields, address_xor
 from accel.schema import with_assumed_numbers
 from accel.spatten import SpattenMachine
 
@@ -81,14 +81,25 @@ def check_machine(document: Document, prefix: str = "") -> Machine:
 
 def _check_memory(document: Document, memory: Memory, prefix: str) -> None:
     """The standard must exist, and the address map must use all its bits; raises Faults."""
-    if memory.standard not in standard_names():
-        hint = nearest(memory.standard, standard_names())
-        fault = document.fault(("memory", "standard"), "no such standard", memory.standard, hint)
+    name, _, speed = memory.standard.partition(":")
+    if name not in standard_names():
+        fault = document.fault(("memory", "standard"), "no such standard", name, nearest(name, standard_names()))
         raise Faults(prefixed([fault], prefix))
-    try:
-        address_fields(memory, load_standard(memory.standard))
-    except ValueError as error:
-        raise Faults(prefixed([document.fault(("memory", "address_map"), str(error))], prefix)) from None
+    speeds = load_standard(name).speed_names
+    if memory.standard != name and speed not in speeds:
+        rule = f"no such speed of {name}"
+        raise Faults(prefixed([document.fault(("memory", "standard"), rule, speed, nearest(speed, speeds))], prefix))
+    faults = list(_map_faults(document, memory, load_standard(memory.standard)))
+    if faults:
+        raise Faults(prefixed(faults, prefix))
+
+
+def _map_faults(document: Document, memory: Memory, standard: Standard) -> Iterator[Fault]:
+    for key, resolve in (("address_map", address_fields), ("xor", address_xor)):
+        try:
+            resolve(memory, standard)
+        except ValueError as error:
+            yield document.fault(("memory", key), str(error))
 
 
 def _unknown_planner(document: Document, planner: Any, prefix: str) -> list[Fault]:
@@ -111,8 +122,13 @@ def assumptions(name_or_path: str | Path) -> dict[str, tuple[float, float]]:
 
 @lru_cache
 def load_standard(name: str) -> Standard:
-    """A shipped DRAM standard (`standards/<name>.yaml`); ValueError with the nearest name, or Faults."""
-    return check(read_document(_find(name, _STANDARDS, "standard")), Standard)
+    """A shipped DRAM standard (`standards/<name>.yaml`), at its default speed or as `ddr4:3200AA` at another.
+
+    Raises ValueError with the nearest name or speed, or Faults.
+    """
+    stem, colon, speed = name.partition(":")
+    standard = check(read_document(_find(stem, _STANDARDS, "standard")), Standard)
+    return standard.at(speed) if colon else standard
 
 
 def json_schema(kind: str) -> dict[str, Any]:

@@ -54,6 +54,8 @@ _UNITS = {  # longest suffix first: `_bytes_per_s` ends in `_s` too
     "_bits": "bits",
     "_mm2": "square millimetres",
     "_hz": "hertz",
+    "_ps": "picoseconds",
+    "_ma": "milliamperes",
     "_pj": "picojoules",
     "_w": "watts",
     "_s": "seconds",

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from accel.memory import Standard
 from accel.spatten import Cost, SpattenMachine
+from dataflow.dram_energy import dram_energy
 from dataflow.spatten.draft import (
     ACCUMULATIONS,
     COMPARISONS,
@@ -47,9 +48,10 @@ def on_chip_energy_j(
 
 def dram_energy_j(standard: Standard, activates: int, moved_bytes: int) -> dict[str, float]:
     """Activates (with their precharge) and bits moved; background and refresh are left out."""
-    e = standard.energy
-    per_bit = e.array_pj_per_bit + e.transport_pj_per_bit + e.io_pj_per_bit
-    return {"dram_activate": activates * e.activate_pj * PJ, "dram_data": moved_bytes * 8 * per_bit * PJ}
+    bursts = moved_bytes // standard.organisation.burst_bytes
+    e = dram_energy(standard, {"activates": activates, "precharges": activates, "reads": bursts})
+    data = e["read"] + e["write"] + e["io"]
+    return {"dram_activate": e["activate"] + e["precharge"], "dram_data": data}
 
 
 def area_mm2(machine: SpattenMachine) -> dict[str, float]:
