@@ -1,214 +1,268 @@
-"""One DRAM channel cycle by cycle: the rules of `sim.dram` in the plainest form, to check the controller against.
+"""The memory controller tick by tick, in the plainest form: what the fast one is checked against.
 
-Every cycle: the front end sends, the queues admit, then each pseudo-channel does what its commands' own
-histories allow. Nothing is computed ahead: a command is legal if every earlier command is long enough ago.
+Nothing is skipped and nothing is computed ahead: every tick each queue is scanned whole, and a command is legal
+if every earlier one is long enough ago. Written from the description of the controller, without a look at it.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
-from sim.dram import DramSpec
+import numpy as np
 
-Request = tuple[int, bool, int, int]  # slice, write, bank, row
-Segments = list[tuple[int, int]]
-
-
-@dataclass
-class Pseudo:
-    """A pseudo-channel: what waits, which rows are open, and every command so far (cycle, bank, row)."""
-
-    refresh_due: int
-    fifo: deque[tuple[int, Request]] = field(default_factory=deque)
-    queue: list[Request] = field(default_factory=list)
-    rows: dict[int, int] = field(default_factory=dict)
-    log: list[tuple[str, int, int, int]] = field(default_factory=list)
-    closed: dict[int, int] = field(default_factory=dict)  # bank: first cycle of an activate after a refresh
-    able: dict[int, int] = field(default_factory=dict)  # bank: since when its row command could go, but for the bus
+from sim.dram.spec import COMMAND_NAMES, CommandTrace, DramSpec
+from tests.sim.slow_device import COLUMNS, Device
+from tests.sim.slow_requests import NEVER, Burst, cut, finish_burst, make_requests
 
 
-class SlowDram:
-    """`run(slices)` gives the cycles in which each slice is issued and returned; clocks must be equal."""
+@dataclass(frozen=True)
+class SlowResult:
+    """cycles of the memory clock; counts as in the fast controller; latency of each read burst in ticks"""
 
-    def __init__(self, spec: DramSpec) -> None:
-        assert spec.channels == 1
-        assert spec.memory_ps == spec.core_ps
-        self.spec = spec
-        self.pseudo = [Pseudo(spec.refresh_interval or 1 << 60) for _ in range(spec.pseudo_channels)]
-        self.port, self.bus = 0, 0
-        self.left: dict[int, int] = {}
-        self.returned: dict[int, int] = {}
-        self.issued: dict[int, int] = {}
+    cycles: float
+    commands: dict[str, int]
+    trace: CommandTrace
+    latencies: list[int]
 
-    def run(self, slices: list[tuple[int, bool, Segments]]) -> tuple[list[int], list[int]]:
-        """slices: (earliest cycle, write, [(address, bytes)])"""
-        self.waiting = deque(self._requests(slices))
-        for number, *_ in self.waiting:
-            self.left[number] = self.left.get(number, 0) + 1
-        cycles = count()
-        while any(self.left.values()):
-            self._cycle(next(cycles))
-        order = range(len(slices))
-        return [self.issued[n] for n in order], [self.returned[n] for n in order]
 
-    def _requests(self, slices: list[tuple[int, bool, Segments]]) -> Iterator[tuple[int, int, int, Request]]:
-        """(slice, earliest cycle, pseudo-channel, request) of each burst, shared ones once."""
-        for number, (start, write, segments) in enumerate(slices):
-            last = -1
-            for address, size in segments:
-                first, end = address // self.spec.burst_bytes, (address + size - 1) // self.spec.burst_bytes
-                for burst in range(first + (first == last), end + 1):
-                    pseudo, bank, row = self._decode(burst)
-                    yield number, start, pseudo, (number, write, bank, row)
-                last = end
+@dataclass(eq=False)
+class Refresh:
+    pseudo: int
+    bank: int = -1  # -1: all
 
-    def _decode(self, burst: int) -> tuple[int, int, int]:
-        value = dict.fromkeys(("channel", "pseudo_channel", "bank_group", "bank", "column", "row"), 0)
-        taken = dict.fromkeys(value, 0)
-        for name, bits in self.spec.fields:
-            value[name] |= burst % (1 << bits) << taken[name]
-            taken[name] += bits
-            burst >>= bits
-        return value["pseudo_channel"], value["bank_group"] * self.spec.banks_per_group + value["bank"], value["row"]
 
-    def _cycle(self, now: int) -> None:
-        """Send and command in turn until nothing more can happen in this cycle."""
-        lanes, busy = [self.spec.request_lanes], True
-        for pseudo in self.pseudo:
-            if pseudo.refresh_due == now:
-                self._admit(pseudo, now)
-        while busy:
-            busy = self._send(now, lanes)
-            busy = any(self._admit(p, now) or self._command(p, now) for p in self.pseudo) or busy
+@dataclass(eq=False)
+class Channel:
+    """One controller: FIFOs in front of it, its queues, the requests whose activate is out, refreshes due."""
 
-    def _send(self, now: int, lanes: list[int]) -> bool:
-        """Requests into the FIFOs in order, one slice a cycle; True if any went."""
-        sent = False
-        while self.waiting and lanes[0]:
-            number, start, target, request = self.waiting[0]
-            fifo = self.pseudo[target].fifo
-            first = number not in self.issued
-            if now < start or (first and now < self.issued.get(number - 1, 0)) or len(fifo) == self.spec.fifo_depth:
-                break
-            self.waiting.popleft()
-            arrives = max(now, self.port)
-            self.port = arrives + 1
-            fifo.append((arrives, request))
-            self.issued[number] = now + 1
-            lanes[0] -= 1
-            sent = True
-        return sent
+    spec: DramSpec
+    number: int
+    fifos: list[deque[Burst]] = field(init=False)
+    reads: list[Burst] = field(default_factory=list)  # both in order of acceptance
+    writes: list[Burst] = field(default_factory=list)
+    active: list[Burst] = field(default_factory=list)
+    refreshes: deque[Refresh] = field(default_factory=deque)
+    returns: list[tuple[int, int, Burst]] = field(default_factory=list)  # (tick, latency, burst) of all reads
+    trace: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    writing: bool = False
+    closed: int = 0  # banks
 
-    def _admit(self, pseudo: Pseudo, now: int) -> bool:
-        admitted = False
-        while pseudo.fifo and pseudo.fifo[0][0] <= now and len(pseudo.queue) < self.spec.queue_depth:
-            pseudo.queue.append(pseudo.fifo.popleft()[1])
-            admitted = True
-        return admitted
+    def __post_init__(self) -> None:
+        self.device = Device(self.spec)
+        self.fifos = [deque() for _ in range(self.spec.pseudo_channels)]
+        self.out: list[list[int]] = [[] for _ in self.fifos]  # when the reads that are out come back; NEVER: not known
+        self.age: dict[Burst, int] = {}
 
-    def _command(self, pseudo: Pseudo, now: int) -> bool:
-        """Refresh, else the oldest legal hit, else the row command; True if anything happened."""
-        if pseudo.refresh_due <= now:
-            self._refresh(pseudo, now)
-            return True
-        hits = [r for r in pseudo.queue if pseudo.rows.get(r[2]) == r[3] and self._legal(pseudo, _column(r), r[2], now)]
-        if hits:
-            self._serve(pseudo, hits[0], now)
-            return True
-        wanted = self._row_command(pseudo, now)
-        if wanted is None or now < self.bus:
-            return False
-        name, (_, _, bank, row) = wanted
-        pseudo.log.append((name, now, bank, row))
-        if name == "ACT":
-            pseudo.rows[bank] = row
+    # ---- what comes in ----
+
+    def offer(self, now: int) -> None:
+        for pseudo, fifo in enumerate(self.fifos):
+            if fifo and fifo[0].request.available <= now and self.has_room(fifo[0], now):
+                self.accept(fifo.popleft(), pseudo, now)
+
+    def has_room(self, burst: Burst, now: int) -> bool:
+        pooled = self.spec.pseudo_channels
+        if burst.write:
+            return len(self.writes) < self.spec.write_queue * pooled
+        out = [back for back in self.out[burst.pseudo] if back > now]
+        self.out[burst.pseudo] = out
+        return len(self.reads) < self.spec.read_queue * pooled and len(out) < self.spec.outstanding_reads
+
+    def accept(self, burst: Burst, pseudo: int, now: int) -> None:
+        burst.accepted = now
+        self.age[burst] = len(self.age)
+        (self.writes if burst.write else self.reads).append(burst)
+        if burst.write:
+            finish_burst(burst, now + 1)
         else:
-            del pseudo.rows[bank]
-        pseudo.able.clear()
-        self.bus = now + (self.spec.activate_bus if name == "ACT" else 1)
-        return True
+            self.out[pseudo].append(NEVER)
 
-    def _row_command(self, pseudo: Pseudo, now: int) -> tuple[str, Request] | None:
-        """For the oldest request of each bank, unless it is a hit: the one that could go first, ties by age.
+    # ---- what goes out ----
 
-        Looked at anew after each row command, refresh, and column command that other rows of the bank wait for.
-        """
-        seen, able = set(), []
-        for request in pseudo.queue:
-            bank, row = request[2:]
-            if bank in seen:
+    def tick(self, now: int) -> None:
+        self.refresh_due(now)
+        if self.spec.one_bus:
+            self.any_slot(now)
+        else:
+            self.column_slot(now)
+            self.row_slot(now)
+
+    def refresh_due(self, now: int) -> None:
+        spec = self.spec
+        banks = spec.bank_groups * spec.banks_per_group
+        interval = spec.refresh_interval * spec.edges // (banks if spec.refresh_mode == "per_bank" else 1)
+        if spec.refresh_mode == "none" or now % interval:
+            return
+        bank = (now // interval - 1) % banks if spec.refresh_mode == "per_bank" else -1
+        self.refreshes.extend(Refresh(pseudo, bank) for pseudo in range(spec.pseudo_channels))
+
+    def any_slot(self, now: int) -> None:
+        if self.serve_active(now):
+            return
+        if self.refreshes:
+            self.serve_refresh(now)
+        else:
+            self.serve_queue(now, lambda command: True)
+
+    def column_slot(self, now: int) -> None:
+        if self.spec.edges == 2 and now % 2 == 0:
+            return
+        if not self.serve_active(now) and not self.refreshes:
+            self.serve_queue(now, lambda command: command in COLUMNS)
+
+    def row_slot(self, now: int) -> None:
+        if self.refreshes:
+            self.serve_refresh(now)
+        else:
+            self.serve_queue(now, lambda command: command not in COLUMNS)
+
+    def serve_active(self, now: int) -> bool:
+        oldest_first = sorted(self.active, key=self.age.__getitem__)
+        for burst in oldest_first[:1] if self.spec.scheduler == "fcfs" else oldest_first:
+            command = "WR" if burst.write else "RD"
+            if self.device.legal(command, *burst.place, now):
+                self.active.remove(burst)
+                self.transfer(burst, now)
+                return True
+        return False
+
+    def serve_refresh(self, now: int) -> None:
+        due = self.refreshes[0]
+        whole = due.bank < 0
+        opened = [p for p in self.device.open_banks(due.pseudo) if whole or p[1] == due.bank]
+        if opened and any(burst.pseudo == due.pseudo and (whole or burst.bank == due.bank) for burst in self.active):
+            return
+        command = ("PREA" if whole else "PRE") if opened else ("REF" if whole else "REFB")
+        if not self.device.legal(command, due.pseudo, due.bank, now):
+            return
+        if not opened:
+            self.refreshes.popleft()
+        self.issue(command, due.pseudo, due.bank, now)
+
+    def serve_queue(self, now: int, wanted: Callable[[str], bool]) -> None:
+        self.choose_mode()
+        queue = self.writes if self.writing else self.reads
+        if self.spec.scheduler == "fcfs":
+            queue = [] if self.active else queue[:1]
+        tired = self.tired_banks(queue)
+        protected: set[tuple[int, int]] = set()  # banks with an older hit, as the scan goes on
+        for burst in queue:
+            command = self.needed(burst)
+            hit = command in COLUMNS
+            if hit and burst.place in tired:
                 continue
-            seen.add(bank)
-            if pseudo.rows.get(bank) == row:
-                continue
-            name = "PRE" if bank in pseudo.rows else "ACT"
-            if self._legal(pseudo, name, bank, now):
-                able.append((pseudo.able.setdefault(bank, now), len(able), name, request))
-        return min(able)[2:] if able else None
+            if hit and self.spec.scheduler == "fr_fcfs":
+                protected.add(burst.place)
+            kept = command == "PRE" and (burst.place in protected or any(a.place == burst.place for a in self.active))
+            if wanted(command) and not kept and self.device.legal(command, *burst.place, now):
+                self.serve(burst, command, now)
+                return
 
-    def _serve(self, pseudo: Pseudo, request: Request, now: int) -> None:
-        s, (number, write, bank, row) = self.spec, request
-        pseudo.queue.remove(request)
-        if any(bank == r[2] and row != r[3] for r in pseudo.queue):
-            pseudo.able.clear()
-        pseudo.log.append((_column(request), now, bank, row))
-        back = now + (s.write_latency if write else s.read_latency) + s.burst
-        self.returned[number] = max(self.returned.get(number, 0), back)
-        self.left[number] -= 1
+    def choose_mode(self) -> None:
+        capacity = self.spec.write_queue * self.spec.pseudo_channels
+        if self.writing:
+            self.writing = not (len(self.writes) < self.spec.write_low * capacity and self.reads)
+        else:
+            self.writing = len(self.writes) > self.spec.write_high * capacity or not self.reads
 
-    def _refresh(self, pseudo: Pseudo, now: int) -> None:
-        """All rows close as soon as each may, then the refresh; no activate before it is over."""
-        s = self.spec
-        close = now
-        while not all(self._legal(pseudo, "PRE", bank, close) for bank in pseudo.rows):
-            close += 1
-        ready = close + s.precharge if pseudo.rows else now
-        ended = [t + s.precharge for name, t, *_ in pseudo.log if name == "PRE"]
-        cycled = [
-            t + s.ras + s.precharge for name, t, bank, _ in pseudo.log if name == "ACT" and bank not in pseudo.rows
-        ]
-        ready = max([ready, *ended, *cycled, *pseudo.closed.values()])
-        pseudo.rows.clear()
-        pseudo.able.clear()
-        for bank in range(s.bank_groups * s.banks_per_group):
-            pseudo.closed[bank] = ready + s.refresh
-        pseudo.refresh_due += s.refresh_interval
-        pseudo.log.append(("REF", now, -1, -1))
+    def tired_banks(self, queue: Sequence[Burst]) -> set[tuple[int, int]]:
+        """Banks that have served as many as the cap allows while another row of theirs is wanted."""
+        cap, open_rows = self.spec.row_hit_cap, self.device.open
+        if not cap or self.spec.scheduler == "fcfs":
+            return set()
+        other = {b.place for b in queue if b.place in open_rows and open_rows[b.place] != b.row}
+        return {place for place in other if self.device.served[place] >= cap}
 
-    def _legal(self, pseudo: Pseudo, name: str, bank: int, now: int) -> bool:
-        """Every earlier command is long enough ago."""
-        if name == "ACT" and now < pseudo.closed.get(bank, 0):
+    def needed(self, burst: Burst) -> str:
+        row = self.device.open.get(burst.place)
+        if row is None:
+            return "ACT"
+        return ("WR" if burst.write else "RD") if row == burst.row else "PRE"
+
+    def serve(self, burst: Burst, command: str, now: int) -> None:
+        if command == "PRE":
+            self.issue("PRE", *burst.place, now)
+            return
+        (self.writes if burst.write else self.reads).remove(burst)
+        if command == "ACT":
+            self.active.append(burst)
+            self.issue("ACT", *burst.place, now, burst.row)
+        else:
+            self.transfer(burst, now)
+
+    def transfer(self, burst: Burst, now: int) -> None:
+        """The column command of a request; it may close its bank."""
+        command = "WR" if burst.write else "RD"
+        closing = self.closes(burst)
+        self.issue(command, *burst.place, now, burst.row, "A" if closing else "")
+        if closing:
+            self.closed += 1
+            self.device.close_by_itself(*burst.place)
+        if not burst.write:
+            back = now + (self.spec.read_latency + self.spec.burst) * self.spec.edges
+            self.out[burst.pseudo].remove(NEVER)
+            self.out[burst.pseudo].append(back)
+            self.returns.append((back, back - burst.accepted, burst))
+            finish_burst(burst, back)
+
+    def closes(self, burst: Burst) -> bool:
+        if self.spec.page == "open" or any(other.place == burst.place for other in self.active):
             return False
-        activates = [t for other, t, *_ in pseudo.log if other == "ACT"]
-        if name == "ACT" and len(activates) >= 4 and now < activates[-4] + self.spec.faw:
-            return False
-        return all(now >= t + self._gap(other, at, name, bank) for other, t, at, _ in pseudo.log)
+        last = self.spec.row_hit_cap and self.device.served[burst.place] + 1 >= self.spec.row_hit_cap
+        wanted = any(b.place == burst.place and b.row == burst.row for b in self.reads + self.writes)
+        return bool(last) or not wanted
 
-    def _gap(self, first: str, at: int, second: str, bank: int) -> int:
-        """Cycles between a command to bank `at` and a later one to `bank`."""
-        s = self.spec
-        same_bank, same_group = at == bank, at // s.banks_per_group == bank // s.banks_per_group
-        wrote = s.write_latency + s.burst
-        anywhere = {
-            ("ACT", "ACT"): s.rrd_long if same_group else s.rrd_short,
-            ("RD", "RD"): s.ccd_long if same_group else s.ccd_short,
-            ("WR", "WR"): s.ccd_long if same_group else s.ccd_short,
-            ("WR", "RD"): wrote + (s.write_to_read_long if same_group else s.write_to_read_short),
-            ("RD", "WR"): s.read_to_write,
-        }
-        in_bank = {
-            ("ACT", "ACT"): s.ras + s.precharge,
-            ("ACT", "RD"): s.rcd_read,
-            ("ACT", "WR"): s.rcd_write,
-            ("ACT", "PRE"): s.ras,
-            ("PRE", "ACT"): s.precharge,
-            ("RD", "PRE"): s.read_to_precharge,
-            ("WR", "PRE"): wrote + s.write_recovery,
-        }
-        pair = first, second
-        return max(anywhere.get(pair, 0), in_bank.get(pair, 0) if same_bank else 0)
+    def issue(self, command: str, pseudo: int, bank: int, now: int, row: int = -1, suffix: str = "") -> None:
+        if command in ("PRE", "PREA"):
+            self.closed += 1 if command == "PRE" else len(self.device.open_banks(pseudo))
+        self.device.issue(command, pseudo, bank, now, row)
+        self.trace.append((now, self.number, pseudo, COMMAND_NAMES.index(command + suffix), bank, row))
 
 
-def _column(request: Request) -> str:
-    return "WR" if request[1] else "RD"
+def run_slow(
+    spec: DramSpec,
+    mode: str,
+    cycle: Sequence[int],
+    address: Sequence[int],
+    write: Sequence[bool],
+    request_bytes: int = 64,
+) -> SlowResult:
+    """A stream of requests, address[i] written or read at cycle[i] (mode: asap, timed, chain), until its last read is
+    back and its last write accepted; commands up to and with that tick.
+    """
+    count = max(1, request_bytes // spec.burst_bytes)
+    requests = make_requests(spec, mode, cycle, count)
+    stream = zip(requests, map(int, address), map(bool, write), strict=True)
+    channels = [Channel(spec, number) for number in range(spec.channels)]
+    for burst in cut(spec, stream, count):
+        channels[burst.channel].fifos[burst.pseudo].append(burst)
+    time = 0
+    while True:
+        for channel in channels:
+            channel.offer(time)
+        if not any(channel_busy(channel, time) for channel in channels):
+            return summarise(spec, channels, time)
+        time += 1
+        for channel in channels:
+            channel.tick(time)
+
+
+def channel_busy(channel: Channel, now: int) -> bool:
+    return any(channel.fifos) or any(back > now for out in channel.out for back in out)
+
+
+def summarise(spec: DramSpec, channels: list[Channel], end: int) -> SlowResult:
+    rows = sorted((entry for channel in channels for entry in channel.trace), key=lambda entry: entry[:2])
+    trace = np.array(rows, np.int64).reshape(-1, 6)
+    count = dict(zip(COMMAND_NAMES, np.bincount(trace[:, 3], minlength=len(COMMAND_NAMES)).tolist(), strict=True))
+    commands = {
+        "activates": count["ACT"],
+        "precharges": sum(channel.closed for channel in channels),
+        "precharge_alls": count["PREA"],
+        "reads": count["RD"] + count["RDA"],
+        "writes": count["WR"] + count["WRA"],
+        "refreshes": count["REF"],
+        "refreshes_bank": count["REFB"],
+    }
+    returns = sorted((entry[:2] for channel in channels for entry in channel.returns), key=lambda entry: entry[0])
+    return SlowResult(end / spec.edges, commands, trace, [latency for _, latency in returns])
