@@ -54,9 +54,7 @@ def _by_currents(
     return total | {"io": io * bits * _PJ}
 
 
-def _charges(
-    standard: Standard, s: Supply, counts: Mapping[str, int], active: float, idle: float
-) -> dict[str, float]:
+def _charges(standard: Standard, s: Supply, counts: Mapping[str, int], active: float, idle: float) -> dict[str, float]:
     """Milliamperes x memory cycles of one device; a refresh of one bank takes the current of all banks' share."""
     t, o = standard.timing, standard.organisation
     share = t.refresh_cycles / (o.bank_groups * o.banks_per_group)
@@ -113,9 +111,7 @@ def by_operand(
     r, w = _io_weights(e)
     weights = dict.fromkeys(COMPONENTS, both) | {"activate": rows, "precharge": rows, "read": read, "write": written}
     weights["io"] = {name: r * read[name] + w * written[name] for name in moved}
-    return {
-        name: {part: joules * _share(weights[part], name) for part, joules in energy.items()} for name in moved
-    }
+    return {name: {part: joules * _share(weights[part], name) for part, joules in energy.items()} for name in moved}
 
 
 def _io_weights(e: Currents | Events) -> tuple[float, float]:

@@ -17,8 +17,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from accel.loading import Faults
 
 POWERS_OF_TWO = frozenset(
-    {"channels", "pseudo_channels", "bank_groups", "banks_per_group", "rows", "row_bytes", "burst_bytes"}
+    {"pseudo_channels", "bank_groups", "banks_per_group", "rows", "row_bytes", "burst_bytes"}
 )
+CHOICES = frozenset({"scheduler", "page", "refresh", "method"})  # one of a few words
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def duplicated(text: str, entry: Entry) -> Iterator[Mutation]:
 
 def missing(text: str, entry: Entry) -> Iterator[Mutation]:
     """The pair removed; reported where the key of its mapping stands."""
+    if "speeds" in entry.path[:-1] and entry.path[2:] != ("clock_period_ps",):
+        return  # a part may have any speed grades, and these change any delays
     pairs = entry.mapping.value
     at = next(i for i, (key, _) in enumerate(pairs) if key is entry.key)
     if len(pairs) == 1 or (at == len(pairs) - 1 and entry.is_flow):
@@ -130,7 +133,8 @@ def missing(text: str, entry: Entry) -> Iterator[Mutation]:
         start, end = start - entry.key.start_mark.column, end - entry.value.end_mark.column
     changed = text[:start] + text[end:]
     line = 0 if at == 0 and len(entry.path) == 1 else entry.parent_line
-    yield Mutation(f"missing {entry.name}", changed.encode(), ((line, f"{entry.key.value}: missing key"),))
+    words = "must name its kind" if entry.key.value == "method" else f"{entry.key.value}: missing key"
+    yield Mutation(f"missing {entry.name}", changed.encode(), ((line, words),))
 
 
 def wrong_values(text: str, entry: Entry) -> Iterator[Mutation]:
@@ -149,7 +153,9 @@ def _wrong(entry: Entry) -> Iterator[tuple[str, str, str]]:
     if entry.kind == "bool":
         yield "wrong type", "perhaps", "must be true or false"
     if entry.kind == "str" and entry.key.value != "planner":
-        yield "wrong type", "[1]", "must be text"
+        yield "wrong type", "[1]", "must be " if entry.key.value in CHOICES else "must be text"
+    if entry.key.value in CHOICES:
+        yield "unknown choice", "sometimes", "must be "
     if entry.key.value in ("planner", "standard"):
         yield "unknown name", "spaten", "no such"
     if entry.key.value in POWERS_OF_TWO:
