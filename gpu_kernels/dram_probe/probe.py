@@ -55,7 +55,10 @@ class Probe:
         self.threads_resident = properties.max_threads_per_multi_processor
         self.architecture = f"sm_{properties.major}{properties.minor}"
         self.kernels = self._compiled(launches)
-        self.operands = {pattern.name: self._operand(pattern) for pattern, _ in launches}
+        blocks: dict[Pattern, int] = {}
+        for pattern, variant in launches:
+            blocks[pattern] = max(blocks.get(pattern, 0), self.grid(pattern, variant))
+        self.operands = {pattern.name: self._operand(pattern, number) for pattern, number in blocks.items()}
         footprint = max(pattern.footprint_bytes for pattern, _ in launches)
         torch.manual_seed(seed)
         self.data = torch.empty(footprint // 4, dtype=torch.int32, device="cuda")
@@ -67,11 +70,10 @@ class Probe:
         code = compile_kernels(self.architecture, sorted(names))
         return {name: code.get_kernel(name) for name in names}
 
-    def _operand(self, pattern: Pattern) -> Operand:
+    def _operand(self, pattern: Pattern, blocks: int) -> Operand:
         import torch
 
         lists = pattern.tokens() if isinstance(pattern, Gather) else np.zeros(1, dtype=np.uint16)
-        blocks = -(-pattern.useful_bytes // PIECE_BYTES // 256)
         tokens = torch.from_numpy(lists.view(np.int16)).cuda()
         return Operand(tokens, torch.empty(blocks, dtype=torch.int64, device="cuda"))
 

@@ -38,6 +38,7 @@ class Variant:
 
 VARIANTS = (
     *(Variant(threads, loads, False) for loads in (1, 2) for threads in (256, 512, 1024)),
+    Variant(512, 3, False),
     *(Variant(threads, 4, False) for threads in (256, 512)),
     Variant(256, 8, False),
     Variant(128, 16, False),
