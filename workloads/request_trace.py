@@ -7,6 +7,7 @@ A line is one request: the memory cycle before which it is not made, its byte ad
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -33,7 +34,9 @@ class Requests(NamedTuple):
 
 
 def read_requests(
-    path: str | Path, capacity_bytes: int = NO_LIMIT, open_file: Callable[[Path], BinaryIO] | None = None
+    path: str | Path,
+    capacity_bytes: int = NO_LIMIT,
+    open_file: Callable[[Path], AbstractContextManager[BinaryIO]] | None = None,
 ) -> Iterator[Requests]:
     """The requests of a CSV file, block by block.
 
@@ -228,7 +231,9 @@ def write_requests(path: Path, blocks: Iterable[Requests]) -> int:
     return count
 
 
-def write_load_store(path: Path, blocks: Iterable[Requests], burst_bytes: int) -> int:
+def write_load_store(
+    path: Path, blocks: Iterable[Requests], burst_bytes: int, request_bytes: int = REQUEST_BYTES
+) -> int:
     """Write a trace for Ramulator 2's frontend `LoadStoreTrace`: `LD 0x40` or `ST 0x40` a line; returns the lines.
 
     That frontend moves one burst a line, so a request of 64 bytes is as many lines as it has bursts. The format has
@@ -237,7 +242,7 @@ def write_load_store(path: Path, blocks: Iterable[Requests], burst_bytes: int) -
     count = 0
     with path.open("w", newline="", encoding="ascii") as file:
         for _, address, write in blocks:
-            starts, writes = bursts(address, np.full(len(address), REQUEST_BYTES), write, burst_bytes)
+            starts, writes = bursts(address, np.full(len(address), request_bytes), write, burst_bytes)
             rows = zip(starts.tolist(), writes.tolist(), strict=True)
             file.write("".join(f"{'ST' if store else 'LD'} 0x{start:x}\n" for start, store in rows))
             count += len(starts)
