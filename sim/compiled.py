@@ -9,7 +9,17 @@ A task that lacks an input is chained to that one input and looked at again when
 import numpy as np
 from numba import njit
 
-from sim.dram import FOREVER, DramSpec, IdealSpec, MemoryState, finish_memory, next_return, start_memory, submit
+from sim.dram import (
+    FOREVER,
+    NO_TRACE,
+    DramSpec,
+    IdealSpec,
+    MemoryState,
+    finish_memory,
+    next_return,
+    start_memory,
+    submit,
+)
 from sim.plan import OLDEST_READY, Plan, Times
 
 _TASK_BITS = 26  # heap keys hold (ready time, task) in one integer
@@ -93,7 +103,7 @@ def _sort_tasks(unit, arbitrated):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _run(  # type: ignore[no-untyped-def]
     unit, amount, dep_ptr, dep, lanes, arbitrated, latency, memory_unit, slice_task, ptr, address, size, write,
-    c, s, start, free, finish,
+    c, s, trace, start, free, finish,
 ):  # fmt: skip
     tasks, units = len(unit), len(lanes)
     following, first, heap_at = _sort_tasks(unit, arbitrated)
@@ -143,7 +153,7 @@ def _run(  # type: ignore[no-untyped-def]
                 at = max(lane_free[u, lane], heaps[heap_at[u]] >> _TASK_BITS)
                 if at < when:
                     chosen, chosen_lane, when = u, lane, at
-        back, number = next_return(c, s, when)
+        back, number = next_return(c, s, trace, when)
         if number >= 0:  # data arrive before anything is decided in that cycle
             t = slice_task[number]
             finish[t] = back + latency[memory_unit]
@@ -158,7 +168,8 @@ def _run(  # type: ignore[no-untyped-def]
         start[t] = when
         if u == memory_unit:
             n = amount[t]
-            at = submit(c, s, n, write[n], address[ptr[n] : ptr[n + 1]], size[ptr[n] : ptr[n + 1]], when)
+            segments = slice(ptr[n], ptr[n + 1])
+            at = submit(c, s, trace, n, write[n], address[segments], size[segments], when)
         else:
             at = when + amount[t]
             finish[t] = at + latency[u]
@@ -180,6 +191,6 @@ def run_compiled(plan: Plan, memory: DramSpec | IdealSpec) -> tuple[Times, Memor
         np.array([u.order == OLDEST_READY for u in plan.units]),
         np.array([u.latency for u in plan.units], np.int64),
         plan.memory_unit, np.flatnonzero(plan.unit == plan.memory_unit), sl.ptr, sl.address, sl.size_bytes, sl.write,
-        controller.config, controller.state, times.start, times.free, times.finish,
+        controller.config, controller.state, NO_TRACE, times.start, times.free, times.finish,
     )  # fmt: skip
     return times, finish_memory(controller, times.makespan)

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.dram import FOREVER, DramSpec, IdealSpec, MemoryState, finish_memory, next_return, start_memory, submit
+from sim.dram import (
+    FOREVER,
+    NO_TRACE,
+    DramSpec,
+    IdealSpec,
+    MemoryState,
+    finish_memory,
+    next_return,
+    start_memory,
+    submit,
+)
 from sim.dram.layout import CORE_PS, IDEAL, LOOKAHEAD, MEMORY_PS
 from sim.plan import OLDEST_READY, Plan, Times
 
@@ -144,7 +154,7 @@ class MemoryPort:
         part = slice(self.slices.ptr[number], self.slices.ptr[number + 1])
         address, size = self.slices.address[part], self.slices.size_bytes[part]
         now = int(self.env.now)
-        issued = submit(self.config, self.state, number, self.slices.write[number], address, size, now)
+        issued = submit(self.config, self.state, NO_TRACE, number, self.slices.write[number], address, size, now)
         self.out += 1
         self.bell.ring()
         return int(issued) - now
@@ -164,7 +174,7 @@ class MemoryPort:
             while not self.out:
                 yield from self.bell.wait()
             until = self._safe()
-            back, number = next_return(self.config, self.state, until)
+            back, number = next_return(self.config, self.state, NO_TRACE, until)
             yield self.env.timeout(max(int(back) - int(self.env.now), 0 if number >= 0 else 1))
             if number >= 0:
                 self.out -= 1

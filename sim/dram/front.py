@@ -1,123 +1,105 @@
-"""The way in and out: slices become bursts, bursts enter FIFOs, data come back in time order."""
+"""The way in and out for plans: slices become bursts, bursts enter FIFOs, data come back in time order.
+
+One slice at a time, `request_lanes` bursts a memory cycle, at most one per channel and cycle, in order: a full FIFO
+holds up everything behind it (head of line).
+"""
 
 import numpy as np
-from numba import njit
 
-from sim.dram.controller import act, advance, next_of, settle
-from sim.dram.layout import (
-    ADVANCED,
-    ARRIVAL,
-    BURST_SHIFT,
-    BURSTS,
-    CHANNEL_AT,
-    CHANNEL_COLUMNS,
-    CORE_PS,
-    DECODE_AT,
-    FIFO_AT,
-    FIFO_COUNT,
-    FIFO_DEPTH,
-    FIFO_HEAD,
-    FOREVER,
-    FRONT,
-    HEAP_AT,
-    HEAP_SIZE,
-    IDEAL,
-    IDEAL_LATENCY,
-    LANES,
-    LOOKAHEAD,
-    MEMORY_PS,
-    NEXT_AT,
-    OUT,
-    PSEUDO_AT,
-    PSEUDO_SHIFT,
-    PSEUDO_SIZE,
-    REMAINING,
-    SLICE_AT,
-    SLICE_COLUMNS,
-    SLICE_PLACE,
-    TRANSFER_BYTES,
-    TRANSFER_CYCLES,
-    MemoryState,
-)
+import sim.dram.layout as L
+from sim.dram.controller import act, advance, advance_channel, next_time
+from sim.dram.jit import index, inlined, jitted
+from sim.dram.layout import MemoryState
+from sim.dram.queues import next_place, pseudo_at, push_fifo
 from sim.dram.returns import pop, push
 
-
-@njit(cache=True)
-def _may_run_ahead(c, m, channel):  # type: ignore[no-untyped-def]
-    """Whether nothing that arrives from now on can be picked yet: every FIFO of the channel still holds requests."""
-    for p in range(channel << c[PSEUDO_SHIFT], (channel + 1) << c[PSEUDO_SHIFT]):
-        if m[c[PSEUDO_AT] + p * c[PSEUDO_SIZE] + FIFO_COUNT] == 0:
-            return False
-    return True
+NO_TRACE = np.zeros((0, 6), np.int64)
 
 
-@njit(cache=True)
-def _make_room(c, m, p, g):  # type: ignore[no-untyped-def]
-    """Run p's channel until its full FIFO has a place, and in one go until it is half empty where that is safe."""
-    count, channel = c[PSEUDO_AT] + p * c[PSEUDO_SIZE] + FIFO_COUNT, p >> c[PSEUDO_SHIFT]
-    while True:
-        other, time = next_of(c, m, channel)
-        enough = 2 * m[count] <= c[FIFO_DEPTH] or not _may_run_ahead(c, m, channel)
-        if m[count] < c[FIFO_DEPTH] and time >= g and enough:
-            return
-        act(c, m, other)
+@inlined
+def decode(c, m, burst):  # type: ignore[no-untyped-def]
+    """(code with bank and row, channel) of a burst number."""
+    channel, at = np.int64(-1), index(c[L.DECODE_AT])
+    if c[L.DIVIDE]:
+        upper, low = burst >> c[L.DIVIDE_SHIFT], burst & ((1 << c[L.DIVIDE_SHIFT]) - 1)
+        channel = upper % c[L.CHANNELS]
+        burst = (upper // c[L.CHANNELS]) << c[L.DIVIDE_SHIFT] | low
+    code = m[at + (burst & 255)] ^ m[at + 256 + (burst >> 8 & 255)]
+    code ^= m[at + 512 + (burst >> 16 & 255)] ^ m[at + 768 + (burst >> 24 & 255)]
+    if channel < 0:
+        channel = code >> L.SLICE_PLACE
+    return code & ((1 << L.SLICE_PLACE) - 1), channel
 
 
-@njit(cache=True)
-def _decode(c, m, burst):  # type: ignore[no-untyped-def]
-    """The code of a burst number: bank, row, and from SLICE_PLACE on the pseudo-channel."""
-    at = c[DECODE_AT]
-    low = m[at + (burst & 255)] ^ m[at + 256 + (burst >> 8 & 255)]
-    return low ^ m[at + 512 + (burst >> 16 & 255)] ^ m[at + 768 + (burst >> 24 & 255)]
+@inlined
+def pseudo_number(c, code):  # type: ignore[no-untyped-def]
+    """The pseudo-channel in its channel of a decoded code."""
+    return ((code >> 1) & L.BANK_MASK) >> c[L.BANK_SHIFT]
 
 
-@njit(cache=True)
-def _enter(c, m, burst, low, g):  # type: ignore[no-untyped-def]
-    """Put one burst into its FIFO at time g or as soon as there is room; returns the time it went in."""
-    code = _decode(c, m, burst)
-    p = code >> SLICE_PLACE
-    pc = c[PSEUDO_AT] + p * c[PSEUDO_SIZE]
-    if m[pc + FIFO_COUNT] >= c[FIFO_DEPTH]:
-        _make_room(c, m, p, g)
-    place = m[pc + FIFO_HEAD] + m[pc + FIFO_COUNT]
-    if place >= c[FIFO_DEPTH]:
-        place -= c[FIFO_DEPTH]
-    g = max(g, m[pc + c[FIFO_AT] + 2 * place + 1])  # when the place became free
-    port = c[CHANNEL_AT] + (p >> c[PSEUDO_SHIFT]) * CHANNEL_COLUMNS + ARRIVAL
-    arrives = max(g, m[port])
-    m[port] = arrives + 1
-    m[pc + c[FIFO_AT] + 2 * place] = low | (code & ((1 << SLICE_PLACE) - 1))
-    m[pc + c[FIFO_AT] + 2 * place + 1] = arrives
-    m[pc + FIFO_COUNT] += 1
-    if m[pc + FIFO_COUNT] == 1 and arrives <= m[c[NEXT_AT] + p]:
-        settle(c, m, p)
+@inlined
+def none_runs_dry(c, m, ch):  # type: ignore[no-untyped-def]
+    """Whether every FIFO of the channel still holds requests: then nothing that arrives from now on can be next."""
+    dry = False
+    for p in range(c[L.PSEUDO]):
+        dry |= m[pseudo_at(c, ch, p) + L.FIFO_COUNT] == 0
+    return not dry
+
+
+@inlined
+def _make_room(c, m, trace, ch, ps):  # type: ignore[no-untyped-def]
+    """Run the channel until its full FIFO has a place, and in one go until it is half empty where that is safe."""
+    while m[ps + L.FIFO_COUNT] == c[L.FIFO_DEPTH] or (
+        2 * m[ps + L.FIFO_COUNT] > c[L.FIFO_DEPTH] and none_runs_dry(c, m, ch)
+    ):
+        act(c, m, trace, ch, next_time(c, m, ch))
+
+
+@inlined
+def _enter(c, m, trace, burst, low, g):  # type: ignore[no-untyped-def]
+    """Put one burst into its FIFO at tick g or as soon as there is room; returns the time it went in."""
+    code, channel = decode(c, m, burst)
+    ch = index(c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE])
+    p = pseudo_number(c, code)
+    ps = pseudo_at(c, ch, p)
+    if c[L.FIFO_DEPTH]:
+        if m[ps + L.FIFO_COUNT] == c[L.FIFO_DEPTH]:
+            advance_channel(c, m, trace, ch, g + 1)
+            _make_room(c, m, trace, ch, ps)
+        freed = m[next_place(c, m, ch, p) + 1]
+        if freed > g:
+            g = m[L.STALLED] = freed
+    arrives = max(g, m[ch + L.ARRIVAL])
+    m[ch + L.ARRIVAL] = arrives + c[L.EDGES]
+    behind = np.int64(g - m[L.STALLED] <= c[L.EDGES])
+    push_fifo(c, m, ch, p, low | code | behind << L.BEHIND_PLACE, arrives)
     return g
 
 
-@njit(cache=True)
+@jitted
 def _count_bursts(c, address, size):  # type: ignore[no-untyped-def]
     """Bursts that a slice touches; two neighbouring segments that share one fetch it once."""
     bursts, last = 0, np.int64(-1)
     for i in range(len(address)):
-        first, end = address[i] >> c[BURST_SHIFT], (address[i] + size[i] - 1) >> c[BURST_SHIFT]
+        first, end = address[i] >> c[L.BURST_SHIFT], (address[i] + size[i] - 1) >> c[L.BURST_SHIFT]
         bursts += end - first + 1 - (1 if first == last else 0)
         last = end
     return bursts
 
 
-@njit(cache=True)
-def _issue(c, m, low, address, size, g):  # type: ignore[no-untyped-def]
-    """Send the bursts of a slice from memory cycle g on; returns the cycle of the last."""
+@jitted
+def _issue(c, m, trace, low, address, size, g):  # type: ignore[no-untyped-def]
+    """Send the bursts of a slice from tick g on; returns the tick of the last."""
     lane, last = 0, np.int64(-1)
     for i in range(len(address)):
-        burst, end = address[i] >> c[BURST_SHIFT], (address[i] + size[i] - 1) >> c[BURST_SHIFT]
+        burst, end = address[i] >> c[L.BURST_SHIFT], (address[i] + size[i] - 1) >> c[L.BURST_SHIFT]
         if burst == last:
             burst += 1
         last = end
         while burst <= end:
-            if lane == c[LANES]:
-                g, lane = g + 1, 0
-            entered = _enter(c, m, burst, low, g)
+            if lane == c[L.LANES]:
+                g, lane = g + c[L.EDGES], 0
+            entered = _enter(c, m, trace, burst, low, g)
             if entered > g:
                 g, lane = entered, 0
             lane += 1
@@ -125,56 +107,55 @@ def _issue(c, m, low, address, size, g):  # type: ignore[no-untyped-def]
     return g
 
 
-@njit(cache=True)
-def submit(c, m, number, write, address, size, start):  # type: ignore[no-untyped-def]
+@jitted
+def submit(c, m, trace, number, write, address, size, start):  # type: ignore[no-untyped-def]
     """Hand over slice `number` at core cycle `start`; returns the core cycle in which its last request has left.
 
     address, size   int64 arrays: the segments of the slice in bytes
     """
     bursts = _count_bursts(c, address, size)  # counted first: a slice must not look complete while it is issued
-    done = c[SLICE_AT] + number * SLICE_COLUMNS
-    m[done + BURSTS], m[done + REMAINING] = bursts, bursts
-    m[OUT] += 1
-    if c[IDEAL]:
-        issued = start - -size.sum() * c[TRANSFER_CYCLES] // c[TRANSFER_BYTES]
-        push(c, m, issued + c[IDEAL_LATENCY], number)
+    done = c[L.SLICE_AT] + number * L.SLICE_COLUMNS
+    m[done + L.BURSTS], m[done + L.REMAINING] = bursts, bursts
+    m[L.OUT] += 1
+    if c[L.IDEAL]:
+        issued = start - -size.sum() * c[L.TRANSFER_CYCLES] // c[L.TRANSFER_BYTES]
+        push(c, m, issued + c[L.IDEAL_LATENCY], number)
         return issued
-    g = max(-(-start * c[CORE_PS] // c[MEMORY_PS]), m[FRONT])
-    if m[OUT] == 1:
-        advance(c, m, g)  # only refreshes can be due
-    g = _issue(c, m, (number << SLICE_PLACE) | write, address, size, g) + 1
-    m[FRONT] = g
-    return -(-g * c[MEMORY_PS] // c[CORE_PS])
+    g = max(-(-start * c[L.CORE_PS] // c[L.MEMORY_PS]), m[L.FRONT])
+    g = _issue(c, m, trace, (number << L.SLICE_PLACE) | write, address, size, g) + c[L.EDGES]
+    m[L.FRONT] = g
+    return -(-g * c[L.MEMORY_PS] // c[L.CORE_PS])
 
 
-@njit(cache=True)
-def next_return(c, m, limit):  # type: ignore[no-untyped-def]
+@jitted
+def next_return(c, m, trace, limit):  # type: ignore[no-untyped-def]
     """The earliest slice that is back by core cycle `limit`, as (core cycle, slice), or (limit, -1).
 
     Correct as long as no later slice is handed over before the cycle that is returned.
     """
-    if m[OUT] == 0:
+    if m[L.OUT] == 0:
         return limit, np.int64(-1)
-    if c[IDEAL]:
-        if m[c[HEAP_AT]] > limit:
+    if c[L.IDEAL]:
+        if m[c[L.HEAP_AT]] > limit:
             return limit, np.int64(-1)
-        m[OUT] -= 1
+        m[L.OUT] -= 1
         return pop(c, m)
-    bound = np.int64(FOREVER) if limit >= FOREVER else limit * c[CORE_PS] // c[MEMORY_PS]
+    bound = np.int64(L.FOREVER) if limit >= L.FOREVER else limit * c[L.CORE_PS] // c[L.MEMORY_PS]
     while True:
         # a command at ADVANCED or later cannot return before ADVANCED + LOOKAHEAD
-        known = m[ADVANCED] + c[LOOKAHEAD] - 1
-        if m[HEAP_SIZE] > 0 and m[c[HEAP_AT]] <= min(known, bound):
+        known = m[L.ADVANCED] + c[L.LOOKAHEAD] - 1
+        if m[L.HEAP_SIZE] > 0 and m[c[L.HEAP_AT]] <= min(known, bound):
             time, number = pop(c, m)
-            m[OUT] -= 1
-            return -(-time * c[MEMORY_PS] // c[CORE_PS]), number
+            m[L.OUT] -= 1
+            return -(-time * c[L.MEMORY_PS] // c[L.CORE_PS]), number
         if known >= bound:
             return limit, np.int64(-1)
-        advance(c, m, min(m[ADVANCED] + c[LOOKAHEAD], bound - c[LOOKAHEAD] + 1))
+        advance(c, m, trace, min(m[L.ADVANCED] + c[L.LOOKAHEAD], bound - c[L.LOOKAHEAD] + 1))
 
 
 def finish_memory(memory: MemoryState, core_cycles: int) -> MemoryState:
-    """Let the refreshes that are due before the end of the run happen, so that they are counted."""
-    if not memory.config[IDEAL]:
-        advance(memory.config, memory.state, core_cycles * memory.config[CORE_PS] // memory.config[MEMORY_PS])
+    """Let everything that is due before the end of the run happen, refreshes above all, so that it is counted."""
+    if not memory.config[L.IDEAL]:
+        c = memory.config
+        advance(c, memory.state, NO_TRACE, core_cycles * c[L.CORE_PS] // c[L.MEMORY_PS])
     return memory

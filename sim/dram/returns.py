@@ -1,19 +1,16 @@
 """Finished slices, ordered by the time of their last data."""
 
-from numba import njit
 
-from sim.dram.layout import (
-    HEAP_AT,
-    HEAP_SIZE,
-)
+from sim.dram.jit import inlined, jitted
+from sim.dram.layout import HEAP_AT, HEAP_SIZE
 
 
-@njit(cache=True)
+@inlined
 def _before(time, number, m, at):  # type: ignore[no-untyped-def]
     return time < m[at] or (time == m[at] and number < m[at + 1])
 
 
-@njit(cache=True)
+@jitted
 def push(c, m, time, number):  # type: ignore[no-untyped-def]
     """Put a finished slice into the heap, which is ordered by (time, slice)."""
     heap, i = c[HEAP_AT], m[HEAP_SIZE]
@@ -27,7 +24,7 @@ def push(c, m, time, number):  # type: ignore[no-untyped-def]
     m[heap + 2 * i], m[heap + 2 * i + 1] = time, number
 
 
-@njit(cache=True)
+@jitted
 def pop(c, m):  # type: ignore[no-untyped-def]
     """Take the earliest finished slice out of the heap: (time, slice)."""
     heap, n = c[HEAP_AT], m[HEAP_SIZE] - 1

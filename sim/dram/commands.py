@@ -1,0 +1,330 @@
+"""What each command changes."""
+
+
+import sim.dram.layout as L
+from sim.dram.bitset import lowest_bit
+from sim.dram.choose import (
+    act_start,
+    banks_of,
+    choose_mode,
+    column_start,
+    offer_column,
+    offer_row,
+    pre_start,
+    stale_columns,
+    stale_rows,
+)
+from sim.dram.jit import index, inlined, jitted
+from sim.dram.limits import blame, cause_of_activate
+from sim.dram.queues import bank_at, classify, forget, group_of, offer_again, pseudo_at, pseudo_of, row_of, unlink
+from sim.dram.returns import push
+from sim.dram.spec import ACT, PRE, PREA, RD, RDA, REF, REFB, WR
+
+
+@inlined
+def _note(c, m, trace, ch, t, command, number, row):  # type: ignore[no-untyped-def]
+    """Write a command down where a trace is kept; `number` is the bank in the channel."""
+    if trace.shape[0] == 0:
+        return
+    i = m[L.TRACED]
+    all_banks = command in (PREA, REF)
+    trace[i, 0], trace[i, 1] = t, (ch - c[L.CHANNEL_AT]) // c[L.CHANNEL_SIZE]
+    trace[i, 2], trace[i, 3] = number >> c[L.BANK_SHIFT], command
+    trace[i, 4] = -1 if all_banks else number & ((1 << c[L.BANK_SHIFT]) - 1)
+    trace[i, 5] = row
+    m[L.TRACED] = i + 1
+
+
+@inlined
+def _hold_bus(c, m, ch, t, ticks, is_column):  # type: ignore[no-untyped-def]
+    """The next tick at which each slot is open again; at one tick the column slot comes first."""
+    if c[L.ONE_BUS]:
+        m[ch + L.COLUMN_FROM] = m[ch + L.ROW_FROM] = t + ticks
+    elif is_column:
+        m[ch + L.COLUMN_FROM], m[ch + L.ROW_FROM] = t + ticks, max(m[ch + L.ROW_FROM], t)
+    else:
+        m[ch + L.COLUMN_FROM], m[ch + L.ROW_FROM] = max(m[ch + L.COLUMN_FROM], t + 1), t + ticks
+
+
+@inlined
+def _opened(m, ch, ps, bit, others, t):  # type: ignore[no-untyped-def]
+    if not m[ch + L.OPEN_BANKS] & others:
+        m[ps + L.OPEN_SINCE] = t
+    m[ch + L.OPEN_BANKS] |= bit
+
+
+@inlined
+def _closed(m, ch, ps, bit, others, t):  # type: ignore[no-untyped-def]
+    m[ch + L.OPEN_BANKS] &= ~bit
+    if not m[ch + L.OPEN_BANKS] & others:
+        m[L.ACTIVE_TICKS] += t - m[ps + L.OPEN_SINCE]
+
+
+@jitted
+def close(c, m, ch, number, t):  # type: ignore[no-untyped-def]
+    """The row of that bank is closed at t, by whatever command."""
+    ch = index(ch)
+    bank, ps = bank_at(c, ch, number), pseudo_of(c, ch, number)
+    m[bank + L.OPEN_ROW] = -1
+    m[bank + L.ACT_OK] = max(m[bank + L.ACT_OK], t + c[L.RP])
+    if not c[L.PER_BANK]:
+        m[ps + L.REF_ANY] = max(m[ps + L.REF_ANY], t + c[L.RP_REF])
+    _closed(m, ch, ps, 1 << number, banks_of(c, number >> c[L.BANK_SHIFT]), t)
+    m[L.COUNTS + L.N_PRE] += 1
+    classify(c, m, ch, number, 0)
+    classify(c, m, ch, number, 1)
+
+
+@jitted
+def activate(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
+    """Open the row of the oldest request of the bank in the queue in mode; the request becomes active."""
+    ch = index(ch)
+    bank, ps = bank_at(c, ch, number), pseudo_of(c, ch, number)
+    w = m[ch + L.WRITE_MODE] & 1
+    chain = index(bank + w * L.QUEUE_COLUMNS)
+    slot = index(m[chain + L.FIRST])
+    row, part = row_of(m[ch + slot + L.CODE]), m[ch + slot + L.CODE] >> L.SLICE_PLACE
+    m[bank + L.ACT_CAUSE] = cause_of_activate(c, m, ch, number, slot, t)
+    unlink(m, ch, chain, slot)
+    m[bank + L.ACTIVE_SLOT], m[bank + L.OPEN_ROW], m[bank + L.COLUMNS] = slot, row, 0
+    m[ch + L.ACTIVE_BANKS] |= 1 << number
+    m[ch + L.QUEUED + w] -= 1
+    _opened(m, ch, ps, 1 << number, banks_of(c, number >> c[L.BANK_SHIFT]), t)
+    m[bank + L.READ_OK], m[bank + L.WRITE_OK] = t + c[L.RCD_RD], t + c[L.RCD_WR]
+    m[bank + L.PRE_OK], m[bank + L.ACT_OK] = t + c[L.RAS], t + c[L.ROW_CYCLE]
+    m[ps + L.ACT_ANY] = t + c[L.RRD_S]
+    m[group_of(c, ch, number) + L.ACT_GROUP] = t + c[L.RRD_L]
+    m[ps + L.REF_ANY] = max(m[ps + L.REF_ANY], t + (c[L.RRD_REF] if c[L.PER_BANK] else c[L.RC_REF]))
+    turn = m[ps + L.ACT_TURN]
+    m[ps + L.ACT_TIMES + index(turn)] = t
+    m[ps + L.ACT_TURN] = (turn + 1) & 3
+    m[L.COUNTS + L.N_ACT] += 1
+    m[index(c[L.SLICE_AT] + part * L.SLICE_COLUMNS) + L.ACTIVATED] += 1
+    _hold_bus(c, m, ch, t, c[L.ACT_TICKS], False)
+    _note(c, m, trace, ch, t, ACT, number, row)
+    classify(c, m, ch, number, 0)
+    classify(c, m, ch, number, 1)
+    choose_mode(c, m, ch)
+    offer_again(c, m, ch, t)
+    m[ps + L.ROW_STALE] = 1
+    if c[L.FCFS]:
+        stale_columns(c, m, ch)
+    elif m[ch + L.HITS + m[ch + L.WRITE_MODE]] >> number & 1:
+        m[ps + L.COLUMN_STALE] = 1
+    if not m[ps + L.COLUMN_STALE]:
+        offer_column(c, m, ch, ps, number, w, slot, 1, column_start(c, m, ch, ps, w))
+
+
+@jitted
+def precharge(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
+    """Close the row of one bank."""
+    ch = index(ch)
+    ps = pseudo_of(c, ch, number)
+    m[ps + L.PRE_ANY] = t + c[L.PPD]
+    _hold_bus(c, m, ch, t, c[L.ROW_TICKS], False)
+    _note(c, m, trace, ch, t, PRE, number, -1)
+    close(c, m, ch, number, t)
+    m[ps + L.ROW_STALE] = 1
+    if m[ps + L.COLUMN_BANK] == number:
+        m[ps + L.COLUMN_STALE] = 1
+
+
+@jitted
+def precharge_all(c, m, trace, ch, first, t):  # type: ignore[no-untyped-def]
+    """Close all rows of the pseudo-channel whose first bank is given."""
+    ch = index(ch)
+    mask = m[ch + L.OPEN_BANKS] & banks_of(c, first >> c[L.BANK_SHIFT])
+    m[pseudo_of(c, ch, first) + L.PRE_ANY] = t + c[L.PPD]
+    _hold_bus(c, m, ch, t, c[L.ROW_TICKS], False)
+    _note(c, m, trace, ch, t, PREA, first, -1)
+    m[L.COUNTS + L.N_PREA] += 1
+    while mask:
+        close(c, m, ch, lowest_bit(mask), t)
+        mask &= mask - 1
+    stale_columns(c, m, ch)
+    stale_rows(c, m, ch)
+
+
+@inlined
+def _refreshed(c, m, ch, p, t, ticks):  # type: ignore[no-untyped-def]
+    """One entry of the pending refreshes is done."""
+    m[ch + L.PENDING] &= ~(1 << p)
+    m[ch + L.REFRESHED_AT] = t
+    _hold_bus(c, m, ch, t, ticks, False)
+    stale_columns(c, m, ch)
+    stale_rows(c, m, ch)
+    choose_mode(c, m, ch)
+
+
+@jitted
+def refresh(c, m, trace, ch, first, t):  # type: ignore[no-untyped-def]
+    """Refresh all banks of the pseudo-channel whose first bank is given."""
+    ch = index(ch)
+    p = first >> c[L.BANK_SHIFT]
+    for number in range(first, first + (1 << c[L.BANK_SHIFT])):
+        bank = bank_at(c, ch, number)
+        m[bank + L.ACT_OK] = max(m[bank + L.ACT_OK], t + c[L.RFC])
+        m[bank + L.WAS_REFRESHED] = 1
+    m[pseudo_of(c, ch, first) + L.REF_ANY] = t + c[L.RFC_AGAIN]
+    m[L.ACTIVE_TICKS] += c[L.RFC_AGAIN]
+    m[L.COUNTS + L.N_REF] += 1
+    _note(c, m, trace, ch, t, REF, first, -1)
+    _refreshed(c, m, ch, p, t, c[L.ROW_TICKS])
+
+
+@jitted
+def refresh_bank(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
+    """Refresh one bank; the others may go on after a gap."""
+    ch = index(ch)
+    bank, ps, p = bank_at(c, ch, number), pseudo_of(c, ch, number), number >> c[L.BANK_SHIFT]
+    m[bank + L.ACT_OK] = max(m[bank + L.ACT_OK], t + c[L.RFC_BANK])
+    m[bank + L.WAS_REFRESHED] = 1
+    m[ps + L.ACT_ANY] = max(m[ps + L.ACT_ANY], t + c[L.BANK_GAP])
+    m[ps + L.REF_ANY] = max(m[ps + L.REF_ANY], t + c[L.BANK_GAP_AGAIN])
+    m[L.COUNTS + L.N_REFB] += 1
+    _note(c, m, trace, ch, t, REFB, number, -1)
+    _refreshed(c, m, ch, p, t, c[L.ROW_TICKS])
+    if m[ch + L.PENDING] == 0:
+        last = (1 << c[L.BANK_SHIFT]) - 1
+        m[ch + L.REFRESH_TURN] = 0 if m[ch + L.REFRESH_TURN] == last else m[ch + L.REFRESH_TURN] + 1
+
+
+@inlined
+def _read_sent(c, m, ps, group, bank, t):  # type: ignore[no-untyped-def]
+    """A read's effect on later commands; returns when its data are back."""
+    back = t + c[L.READ_BACK]
+    m[bank + L.PRE_OK] = max(m[bank + L.PRE_OK], t + c[L.RTP])
+    m[ps + L.READ_ANY] = max(m[ps + L.READ_ANY], t + c[L.CCD_S])
+    m[group + L.READ_GROUP] = max(m[group + L.READ_GROUP], t + c[L.CCD_L])
+    m[ps + L.WRITE_ANY] = max(m[ps + L.WRITE_ANY], t + c[L.RTW])
+    place = m[ps + L.RING_HEAD] + m[ps + L.RING_COUNT]
+    m[index(ps + L.RING + (place if place < c[L.OUTSTANDING] else place - c[L.OUTSTANDING]))] = back
+    m[ps + L.RING_COUNT] += 1
+    m[ps + L.READS_QUEUED] -= 1
+    m[L.COUNTS + L.N_RD] += 1
+    return back
+
+
+@inlined
+def _write_sent(c, m, ps, group, bank, t):  # type: ignore[no-untyped-def]
+    """A write's effect on later commands; returns when its data have been sent."""
+    m[bank + L.PRE_OK] = max(m[bank + L.PRE_OK], t + c[L.WTP])
+    m[ps + L.WRITE_ANY] = max(m[ps + L.WRITE_ANY], t + c[L.CCD_S_WR])
+    m[group + L.WRITE_GROUP] = max(m[group + L.WRITE_GROUP], t + c[L.CCD_L_WR])
+    m[ps + L.READ_ANY] = max(m[ps + L.READ_ANY], t + c[L.WTR_S])
+    m[group + L.READ_GROUP] = max(m[group + L.READ_GROUP], t + c[L.WTR_L])
+    m[L.COUNTS + L.N_WR] += 1
+    return t + c[L.WRITE_BACK]
+
+
+@inlined
+def _leave_queue(c, m, ch, number, w):  # type: ignore[no-untyped-def]
+    """Take the oldest row hit of the bank out of queue w and find the next; returns its slot."""
+    bank = bank_at(c, ch, number)
+    chain, bit = index(bank + w * L.QUEUE_COLUMNS), 1 << number
+    slot, row = index(m[chain + L.HIT]), m[bank + L.OPEN_ROW]
+    after = index(m[ch + slot + L.NEXT])
+    unlink(m, ch, chain, slot)
+    m[ch + L.QUEUED + w] -= 1
+    if c[L.UNPROTECTED] or c[L.CAP] < L.FOREVER:
+        classify(c, m, ch, number, w)
+        return slot
+    while after > 0 and row_of(m[ch + after + L.CODE]) != row:
+        after = index(m[ch + after + L.NEXT])
+    m[chain + L.HIT] = after
+    if after == 0:
+        m[ch + L.HITS + w] &= ~bit
+    first = m[chain + L.FIRST]
+    if first > 0 and first != after:
+        m[ch + L.ROWS + w] |= bit
+    else:
+        m[ch + L.ROWS + w] &= ~bit
+    return slot
+
+
+@inlined
+def _leave_active(c, m, ch, number):  # type: ignore[no-untyped-def]
+    bank = bank_at(c, ch, number)
+    slot = index(m[bank + L.ACTIVE_SLOT])
+    m[bank + L.ACTIVE_SLOT] = 0
+    m[ch + L.ACTIVE_BANKS] &= ~(1 << number)
+    if m[ch + L.PENDING]:
+        stale_rows(c, m, ch)  # a refresh may have waited for it
+    return slot
+
+
+@inlined
+def _account(c, m, slot_at, back):  # type: ignore[no-untyped-def]
+    """Data of one burst are back (or sent): latency, and the slice that it belongs to."""
+    code = m[slot_at + L.CODE]
+    number = code >> L.SLICE_PLACE
+    done = index(c[L.SLICE_AT] + number * L.SLICE_COLUMNS)
+    m[done + L.RETURNED] = max(m[done + L.RETURNED], back)
+    m[done + L.REMAINING] -= 1
+    if m[done + L.REMAINING] == 0:
+        push(c, m, m[done + L.RETURNED], number)
+    if code & 1 == 0:
+        latency = back - m[slot_at + L.ACCEPTED] - 1  # from the first tick at which it could be served
+        m[L.LATENCY_SUM] += latency
+        m[L.LAST_BACK] = max(m[L.LAST_BACK], back)
+        if c[L.FIFO_AT] > c[L.LATENCY_AT]:
+            m[index(c[L.LATENCY_AT] + min(latency, L.LATENCY_BINS - 1))] += 1
+
+
+@inlined
+def _closes_itself(c, m, ch, bank, number):  # type: ignore[no-untyped-def]
+    """Whether a column command precharges its bank: closed page, and no request waits for the row (or the cap)."""
+    if not c[L.CLOSED] or (m[ch + L.ACTIVE_BANKS] >> number) & 1:
+        return False
+    return (m[bank + L.HIT] == 0 and m[bank + L.HIT_WRITE] == 0) or m[bank + L.COLUMNS] >= c[L.CAP]
+
+
+@jitted
+def column(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
+    """Issue the chosen read or write of that bank and account for its return."""
+    ch = index(ch)
+    bank, ps, group = bank_at(c, ch, number), pseudo_of(c, ch, number), group_of(c, ch, number)
+    was_active = m[ps + L.COLUMN_IS_ACTIVE]
+    slot = _leave_active(c, m, ch, number) if was_active else _leave_queue(c, m, ch, number, m[ch + L.WRITE_MODE] & 1)
+    w = m[ch + slot + L.CODE] & 1
+    if t > m[ps + L.BUS_FREE]:
+        cause = blame(c, m, ch, number, slot, t)
+        m[L.IDLE + index(cause)] += t - m[ps + L.BUS_FREE]
+    m[ps + L.BUS_FREE], m[ps + L.LAST_WAS_WRITE] = t + c[L.BURST], w
+    m[bank + L.WAS_REFRESHED] = 0
+    m[bank + L.COLUMNS] += 1
+    back = _write_sent(c, m, ps, group, bank, t) if w else _read_sent(c, m, ps, group, bank, t)
+    _account(c, m, ch + slot, back)
+    forget(m, ch, slot)
+    _hold_bus(c, m, ch, t, c[L.COLUMN_TICKS], True)
+    m[ps + L.COLUMN_STALE] = 1
+    auto = _closes_itself(c, m, ch, bank, number)
+    _note(c, m, trace, ch, t, (WR if w else RD) + (RDA - RD) * auto, number, m[bank + L.OPEN_ROW])
+    if auto:
+        close(c, m, ch, number, m[bank + L.PRE_OK])
+    _after_column(c, m, ch, number, t, auto, was_active)
+
+
+@inlined
+def _after_column(c, m, ch, number, t, auto, was_active):  # type: ignore[no-untyped-def]
+    """The bank's row command may now be wanted, or later than was thought."""
+    if not was_active:
+        offer_again(c, m, ch, t)
+    else:
+        p = number >> c[L.BANK_SHIFT]
+        if m[pseudo_at(c, ch, p) + L.ADMIT_AT] == L.FOREVER:
+            offer_again(c, m, ch, t)  # it may have been waiting for returns alone
+    choose_mode(c, m, ch)
+    if c[L.CAP] < L.FOREVER:
+        classify(c, m, ch, number, 0)
+        classify(c, m, ch, number, 1)
+    if c[L.FCFS]:
+        stale_columns(c, m, ch)
+        stale_rows(c, m, ch)
+    ps = pseudo_of(c, ch, number)
+    if auto or m[ps + L.ROW_BANK] == number:
+        m[ps + L.ROW_STALE] = 1
+    w = m[ch + L.WRITE_MODE] & 1
+    wants = m[ch + L.ROWS + w] & ~m[ch + L.ACTIVE_BANKS]
+    if not m[ps + L.ROW_STALE] and not m[ch + L.PENDING] and (wants >> number) & 1:
+        offer_row(c, m, ch, ps, number, w, act_start(c, m, ch, ps), pre_start(m, ch, ps))
