@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from accel.address_map import AddressMap
@@ -106,21 +106,18 @@ class Timing(BaseModel):
         return interval
 
 
+def _delay(name: str) -> str:
+    if name not in Timing.model_fields:
+        raise PydanticCustomError("delay", "{text}", {"text": f"unknown key ({nearest(name, Timing.model_fields)})"})
+    return name
+
+
 class Speed(BaseModel):
     """Another speed grade: its clock, and the delays that differ from `timing`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     clock_period_ps: Period
-    timing: dict[str, Count]
-
-    @field_validator("timing")
-    @classmethod
-    def _known_delays(cls, timing: dict[str, int]) -> dict[str, int]:
-        wrong = [name for name in timing if name not in Timing.model_fields]
-        if wrong:
-            text = f"no delay {wrong[0]!r} ({nearest(wrong[0], Timing.model_fields)})"
-            raise PydanticCustomError("delay", "{text}", {"text": text})
-        return timing
+    timing: dict[Annotated[str, AfterValidator(_delay)], Count]
 
 
 class Default(BaseModel):

@@ -16,10 +16,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from accel.loading import Faults
 
-POWERS_OF_TWO = frozenset(
-    {"pseudo_channels", "bank_groups", "banks_per_group", "rows", "row_bytes", "burst_bytes"}
-)
-CHOICES = frozenset({"scheduler", "page", "refresh", "method"})  # one of a few words
+POWERS_OF_TWO = frozenset({"pseudo_channels", "bank_groups", "banks_per_group", "rows", "row_bytes", "burst_bytes"})
+KIND = "method"  # the key that tells the members of a union apart
+CHOICES = frozenset({"scheduler", "page", "refresh", KIND})  # one of a few words
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def entries(text: str) -> list[Entry]:
 def _entries(node: Node, path: tuple[str, ...], parent_line: int) -> Iterator[Entry]:
     if isinstance(node, SequenceNode):
         for item in node.value:
-            yield from _entries(item, path, parent_line)
+            yield from _entries(item, path, item.start_mark.line + 1)
     if not isinstance(node, MappingNode):
         return
     parent_line = parent_line if path else node.start_mark.line + 1
@@ -103,6 +102,9 @@ def misspelt(text: str, entry: Entry) -> Iterator[Mutation]:
     """The last letter twice."""
     key = entry.key.value
     changed = _replace(text, entry.key, key + key[-1])
+    if key == KIND:
+        yield Mutation(f"misspelt {entry.name}", changed.encode(), ((0, "must name its kind"),))
+        return
     yield _mutation("misspelt", entry, changed, f"did you mean '{key}'?" if len(key) > 2 else "unknown key")
 
 
@@ -120,8 +122,6 @@ def duplicated(text: str, entry: Entry) -> Iterator[Mutation]:
 
 def missing(text: str, entry: Entry) -> Iterator[Mutation]:
     """The pair removed; reported where the key of its mapping stands."""
-    if "speeds" in entry.path[:-1] and entry.path[2:] != ("clock_period_ps",):
-        return  # a part may have any speed grades, and these change any delays
     pairs = entry.mapping.value
     at = next(i for i, (key, _) in enumerate(pairs) if key is entry.key)
     if len(pairs) == 1 or (at == len(pairs) - 1 and entry.is_flow):
@@ -129,12 +129,12 @@ def missing(text: str, entry: Entry) -> Iterator[Mutation]:
     start, end = entry.key.start_mark.index, entry.value.end_mark.index
     if at + 1 < len(pairs):
         end = pairs[at + 1][0].start_mark.index
-    elif "\n" in text[start:end]:  # a block ends where the next key starts: cut whole lines
+    elif "\n" in text[start:end] and not entry.value.flow_style:  # a block ends where the next key starts: whole lines
         start, end = start - entry.key.start_mark.column, end - entry.value.end_mark.column
     changed = text[:start] + text[end:]
     line = 0 if at == 0 and len(entry.path) == 1 else entry.parent_line
-    words = "must name its kind" if entry.key.value == "method" else f"{entry.key.value}: missing key"
-    yield Mutation(f"missing {entry.name}", changed.encode(), ((line, words),))
+    expected = (line, f"{entry.key.value}: missing key") if entry.key.value != KIND else (0, "must name its kind")
+    yield Mutation(f"missing {entry.name}", changed.encode(), (expected,))
 
 
 def wrong_values(text: str, entry: Entry) -> Iterator[Mutation]:
