@@ -117,8 +117,7 @@ class Channel:
             self.serve_queue(now, lambda command: command not in COLUMNS)
 
     def serve_active(self, now: int) -> bool:
-        oldest_first = sorted(self.active, key=self.age.__getitem__)
-        for burst in oldest_first[:1] if self.spec.scheduler == "fcfs" else oldest_first:
+        for burst in sorted(self.active, key=self.age.__getitem__):
             command = "WR" if burst.write else "RD"
             if self.device.legal(command, *burst.place, now):
                 self.active.remove(burst)
@@ -144,13 +143,15 @@ class Channel:
         queue = self.writes if self.writing else self.reads
         if self.spec.scheduler == "fcfs":
             queue = [] if self.active else queue[:1]
-        tired = self.tired_banks(queue)
+        waiting: set[tuple[int, int]] = set()  # banks with an older request for another row, as the scan goes on
         protected: set[tuple[int, int]] = set()  # banks with an older hit, as the scan goes on
         for burst in queue:
             command = self.needed(burst)
             hit = command in COLUMNS
-            if hit and burst.place in tired:
+            if hit and burst.place in waiting and self.is_tired(burst.place):
                 continue
+            if command == "PRE":
+                waiting.add(burst.place)
             if hit and self.spec.scheduler == "fr_fcfs":
                 protected.add(burst.place)
             kept = command == "PRE" and (burst.place in protected or any(a.place == burst.place for a in self.active))
@@ -165,13 +166,9 @@ class Channel:
         else:
             self.writing = len(self.writes) > self.spec.write_high * capacity or not self.reads
 
-    def tired_banks(self, queue: Sequence[Burst]) -> set[tuple[int, int]]:
-        """Banks that have served as many as the cap allows while another row of theirs is wanted."""
-        cap, open_rows = self.spec.row_hit_cap, self.device.open
-        if not cap or self.spec.scheduler == "fcfs":
-            return set()
-        other = {b.place for b in queue if b.place in open_rows and open_rows[b.place] != b.row}
-        return {place for place in other if self.device.served[place] >= cap}
+    def is_tired(self, place: tuple[int, int]) -> bool:
+        """Whether the bank has served as many column commands of one activation as the cap allows."""
+        return 0 < self.spec.row_hit_cap <= self.device.served[place]
 
     def needed(self, burst: Burst) -> str:
         row = self.device.open.get(burst.place)

@@ -131,6 +131,11 @@ def test_writes_wait_until_there_are_no_reads_or_too_many_of_them(writes: int, c
     assert found[: len(columns)] == columns
 
 
+def test_writes_drain_without_a_pause_while_there_are_no_reads() -> None:
+    result = run_slow(TOY, "timed", [0, 0, 0, 60], [0, SAME_ROW, 2 * SAME_ROW, 0], [WRITE, WRITE, WRITE, READ])
+    assert [tick for tick, name, _ in log(result) if name == "WR"] == [5, 9, 13]
+
+
 def test_two_buses_take_a_row_and_a_column_command_in_one_tick() -> None:
     result = run(replace(TOY, one_bus=False, activate_ticks=2), *((OTHER_GROUP * bank, READ) for bank in range(4)))
     assert [tick for tick, name, _ in log(result) if name == "ACT"] == [1, 4, 7, 10]
@@ -138,22 +143,24 @@ def test_two_buses_take_a_row_and_a_column_command_in_one_tick() -> None:
 
 
 def test_falling_edges_are_used_for_precharges_alone() -> None:
-    spec = replace(TOY, one_bus=False, edges=2, activate_ticks=3, row_ticks=1, column_ticks=2)
+    spec = replace(TOY, one_bus=False, edges=2, activate_ticks=3, row_ticks=1, column_ticks=2, read_to_precharge=9)
     result = run(spec, (0, READ), (OTHER_ROW, READ))
     assert log(result) == [
         (1, "ACT", 0),
         (13, "RD", 0),  # 1 + 2 * 5 + 3 - 2 = 12 is a falling edge
-        (27, "PRE", 0),  # tRAS: 1 + 2 * 12 + 3 - 1; tRTP: 13 + 2 * 4 + 2 - 1 = 22
-        (35, "ACT", 0),  # 27 + 2 * 5 + 1 - 3
-        (47, "RD", 0),
+        (32, "PRE", 0),  # tRTP: 13 + 2 * 9 + 2 - 1; tRAS: 1 + 2 * 12 + 3 - 1 = 27
+        (41, "ACT", 0),  # 32 + 2 * 5 + 1 - 3 = 40 is one too
+        (53, "RD", 0),
     ]
-    assert result.cycles == (47 + 16) / 2
+    assert result.cycles == (53 + 16) / 2
 
 
 def test_refresh_closes_all_banks_and_nothing_else_happens() -> None:
     spec = replace(TOY, refresh_mode="all_bank", refresh_interval=100)
     result = run_slow(spec, "timed", [0, 99], [0, SAME_ROW], [READ, READ])
     assert log(result)[2:] == [(100, "PREA", -1), (105, "REF", -1), (135, "ACT", 0), (140, "RD", 0)]
+    result = run_slow(spec, "timed", [0, 97], [0, OTHER_ROW], [READ, READ])
+    assert log(result)[2:] == [(98, "PRE", 0), (103, "REF", -1), (133, "ACT", 0), (138, "RD", 0)]
 
 
 def test_refresh_of_single_banks_goes_round() -> None:
