@@ -171,14 +171,12 @@ def _choose_refresh(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
     banks = banks_of(c, p)
     if m[ch + L.ACTIVE_BANKS] & banks:
         return
-    mask = m[ch + L.OPEN_BANKS] & banks
-    if mask:
-        time, kind = pre_start(m, ch, ps), PREA
-    else:
+    if m[ch + L.OPEN_BANKS] & banks == 0:
         time, kind = max(m[ch + L.ROW_FROM], m[ps + L.REF_ANY]) | c[L.EDGE], REF
-    while mask:
-        time = max(time, m[bank_at(c, ch, lowest_bit(mask)) + L.PRE_OK])
-        mask &= mask - 1
+    else:
+        time, kind = pre_start(m, ch, ps), PREA
+        for number in range(p << c[L.BANK_SHIFT], (p + 1) << c[L.BANK_SHIFT]):  # those that close by themselves, too
+            time = max(time, m[bank_at(c, ch, number) + L.PRE_OK])
     m[ps + L.ROW_TIME], m[ps + L.ROW_KIND], m[ps + L.ROW_BANK] = time, kind, p << c[L.BANK_SHIFT]
 
 
@@ -198,22 +196,36 @@ def _choose_bank_refresh(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def choose_mode(c, m, ch):  # type: ignore[no-untyped-def]
-    """Whether the channel serves reads or drains writes."""
+def check_mode(c, m, ch, tick):  # type: ignore[no-untyped-def]
+    """A queue has grown or shrunk: at `tick` the channel turns from reads to writes or back, if it is still so then."""
     reads, writes = m[ch + L.QUEUED], m[ch + L.QUEUED_WRITES]
     start = writes > c[L.WRITES_HIGH] or reads == 0
     stop = writes < c[L.WRITES_LOW] and reads > 0
-    if stop if m[ch + L.WRITE_MODE] else start:
-        m[ch + L.WRITE_MODE] ^= 1
-        stale_columns(c, m, ch)
-        stale_rows(c, m, ch)
+    m[ch + L.MODE_TICK] = tick if (stop if m[ch + L.WRITE_MODE] else start) else L.FOREVER
+
+
+@jitted
+def turn_mode(c, m, ch, t):  # type: ignore[no-untyped-def]
+    """The queues are about to be scanned in the other mode; they are not while a refresh is pending."""
+    if m[ch + L.PENDING]:
+        m[ch + L.MODE_TICK] = L.FOREVER
+        return
+    ps = index(m[ch + L.COLUMN_PICK])
+    if c[L.ONE_BUS] and m[ps + L.COLUMN_IS_ACTIVE] and m[ps + L.COLUMN_TIME] == t:
+        m[ch + L.MODE_TICK] = t + 1  # the only command of this tick is taken
+        return
+    m[ch + L.MODE_TICK] = L.FOREVER
+    m[ch + L.WRITE_MODE] ^= 1
+    m[ch + L.COLUMN_FROM], m[ch + L.ROW_FROM] = max(m[ch + L.COLUMN_FROM], t), max(m[ch + L.ROW_FROM], t)
+    stale_columns(c, m, ch)
+    stale_rows(c, m, ch)
 
 
 @inlined
 def consider(c, m, ch, number, w, slot, a):  # type: ignore[no-untyped-def]
     """A request accepted at `a` has joined the chain of its bank: it may be what goes next."""
     m[ch + L.COLUMN_FROM], m[ch + L.ROW_FROM] = max(m[ch + L.COLUMN_FROM], a + 1), max(m[ch + L.ROW_FROM], a + 1)
-    choose_mode(c, m, ch)
+    check_mode(c, m, ch, a + 1)
     bank, ps = bank_at(c, ch, number), pseudo_of(c, ch, number)
     chain, row, bit = bank + w * L.QUEUE_COLUMNS, m[bank + L.OPEN_ROW], 1 << number
     mine = w == m[ch + L.WRITE_MODE] and m[ch + L.PENDING] == 0

@@ -6,7 +6,7 @@ from sim.dram.bitset import lowest_bit
 from sim.dram.choose import (
     act_start,
     banks_of,
-    choose_mode,
+    check_mode,
     column_start,
     offer_column,
     offer_row,
@@ -104,7 +104,7 @@ def activate(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
     _note(c, m, trace, ch, t, ACT, number, row)
     classify(c, m, ch, number, 0)
     classify(c, m, ch, number, 1)
-    choose_mode(c, m, ch)
+    check_mode(c, m, ch, t + 1)
     offer_again(c, m, ch, t)
     m[ps + L.ROW_STALE] = 1
     if c[L.FCFS]:
@@ -153,7 +153,7 @@ def _refreshed(c, m, ch, p, t, ticks):  # type: ignore[no-untyped-def]
     _hold_bus(c, m, ch, t, ticks, False)
     stale_columns(c, m, ch)
     stale_rows(c, m, ch)
-    choose_mode(c, m, ch)
+    check_mode(c, m, ch, t + 1)
 
 
 @jitted
@@ -314,7 +314,7 @@ def _after_column(c, m, ch, number, t, auto, was_active):  # type: ignore[no-unt
         p = number >> c[L.BANK_SHIFT]
         if m[pseudo_at(c, ch, p) + L.ADMIT_AT] == L.FOREVER:
             offer_again(c, m, ch, t)  # it may have been waiting for returns alone
-    choose_mode(c, m, ch)
+    check_mode(c, m, ch, t + c[L.ONE_BUS])
     if c[L.CAP] < L.FOREVER:
         classify(c, m, ch, number, 0)
         classify(c, m, ch, number, 1)

@@ -5,7 +5,7 @@ At one tick: a refresh may become due, then the column slot, then the row slot; 
 
 
 import sim.dram.layout as L
-from sim.dram.choose import choose_column, choose_row, consider, stale_columns, stale_rows
+from sim.dram.choose import choose_column, choose_row, consider, stale_columns, stale_rows, turn_mode
 from sim.dram.commands import activate, column, precharge, precharge_all, refresh, refresh_bank
 from sim.dram.jit import index, inlined, jitted
 from sim.dram.queues import accept
@@ -83,7 +83,7 @@ def next_time(c, m, ch):  # type: ignore[no-untyped-def]
         ps = index(ps + c[L.PSEUDO_SIZE])
     m[ch + L.COLUMN_PICK], m[ch + L.ROW_PICK] = column_ps, row_ps
     t = min(m[column_ps + L.COLUMN_TIME], min(m[row_ps + L.ROW_TIME], m[ch + L.REFRESH_DUE]))
-    return min(t, m[ch + L.ADMIT_TIME] + 1)
+    return min(t, min(m[ch + L.ADMIT_TIME] + 1, m[ch + L.MODE_TICK]))
 
 
 @jitted
@@ -95,6 +95,8 @@ def act(c, m, trace, ch, t):  # type: ignore[no-untyped-def]
         consider(c, m, ch, number, w, slot, a)
     elif m[ch + L.REFRESH_DUE] == t:
         _refresh_due(c, m, ch, t)
+    elif m[ch + L.MODE_TICK] == t:
+        turn_mode(c, m, ch, t)
     elif _column_first(c, m, ch):
         column(c, m, trace, ch, m[index(m[ch + L.COLUMN_PICK]) + L.COLUMN_BANK], t)
     else:

@@ -38,11 +38,12 @@ LATENCY_BINS = 1 << 16  # ticks; slower reads share the last bin
  TRACED, COUNTS) = range(11)  # fmt: skip
 IDLE = COUNTS + len(COUNTED)
 TOTAL = IDLE + len(CAUSES)
-# of a channel: the first tick at which each slot is still to come; the pseudo-channels whose choice goes next; requests
-# by queue (0 reads, 1 writes); bits by bank: rows open, requests whose ACT is out, row hits and row commands wanted
-(COLUMN_FROM, ROW_FROM, COLUMN_PICK, ROW_PICK, ADMIT_TIME, ADMIT_PSEUDO, WRITE_MODE, QUEUED, QUEUED_WRITES, ORDER,
- FREE_SLOT, OPEN_BANKS, ACTIVE_BANKS, HITS, HITS_WRITES, ROWS, ROWS_WRITES, REFRESH_DUE, PENDING, REFRESH_TURN,
- REFRESHED_AT, ARRIVAL, CHANNEL_COLUMNS) = range(23)  # fmt: skip
+# of a channel: the first tick at which each slot is still to come; the pseudo-channels whose choice goes next; whether
+# writes are drained and when that changes; requests by queue (0 reads, 1 writes); bits by bank: rows open, requests
+# whose ACT is out, row hits and row commands wanted by queue
+(COLUMN_FROM, ROW_FROM, COLUMN_PICK, ROW_PICK, ADMIT_TIME, ADMIT_PSEUDO, WRITE_MODE, MODE_TICK, QUEUED,
+ QUEUED_WRITES, ORDER, FREE_SLOT, OPEN_BANKS, ACTIVE_BANKS, HITS, HITS_WRITES, ROWS, ROWS_WRITES, REFRESH_DUE, PENDING,
+ REFRESH_TURN, REFRESHED_AT, ARRIVAL, CHANNEL_COLUMNS) = range(24)  # fmt: skip
 # of a pseudo-channel: the column and the row command it would give next and when; when its FIFO's head is accepted,
 # earliest next offer, FIFO, accepted reads that have no command yet, return times of those that have (a ring);
 # earliest commands, last four activates, data bus
@@ -232,6 +233,7 @@ def _ideal(spec: IdealSpec, slices: int) -> MemoryState:
 def _start_channel(c: NDArray[np.int64], channel: NDArray[np.int64]) -> None:
     """One channel at time 0: all rows closed, all slots free."""
     channel[ADMIT_TIME] = FOREVER
+    channel[MODE_TICK] = 1  # no reads: writes may go
     channel[[COLUMN_FROM, ROW_FROM]] = 1
     channel[REFRESH_DUE] = c[REFI]
     pseudo = channel[c[PSEUDO_AT] : c[GROUP_AT]].reshape(-1, c[PSEUDO_SIZE])

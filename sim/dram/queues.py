@@ -88,37 +88,47 @@ def forget(m, ch, slot):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _drop_returned(c, m, ps, a):  # type: ignore[no-untyped-def]
+    """Forget the reads whose data are back by `a`."""
+    head, count = index(m[ps + L.RING_HEAD]), m[ps + L.RING_COUNT]
+    while count > 0 and m[index(ps + L.RING + head)] <= a:
+        head = head + 1 if head + 1 < c[L.OUTSTANDING] else 0
+        count -= 1
+    m[ps + L.RING_HEAD], m[ps + L.RING_COUNT] = head, count
+
+
+@inlined
 def _has_room(c, m, ch, ps, write, a):  # type: ignore[no-untyped-def]
     """The first time from `a` on at which the queues would take that request, FOREVER while only a command can help."""
     if write:
         return a if m[ch + L.QUEUED_WRITES] < c[L.WRITE_ROOM] else L.FOREVER
     if m[ch + L.QUEUED] >= c[L.READ_ROOM] or m[ps + L.READS_QUEUED] >= c[L.OUTSTANDING]:
         return L.FOREVER
-    head, count = index(m[ps + L.RING_HEAD]), m[ps + L.RING_COUNT]
-    while count > 0 and m[index(ps + L.RING + head)] <= a:  # returned by then
-        head = head + 1 if head + 1 < c[L.OUTSTANDING] else 0
-        count -= 1
-    m[ps + L.RING_HEAD], m[ps + L.RING_COUNT] = head, count
-    if m[ps + L.READS_QUEUED] + count < c[L.OUTSTANDING]:
+    _drop_returned(c, m, ps, a)
+    if m[ps + L.READS_QUEUED] + m[ps + L.RING_COUNT] < c[L.OUTSTANDING]:
         return a
-    return m[ps + L.RING + head]
+    return m[index(ps + L.RING + m[ps + L.RING_HEAD])]
 
 
 @inlined
-def next_offer(c, m, ch, p):  # type: ignore[no-untyped-def]
-    """Note when the head of FIFO p of the channel will be accepted, as far as is known."""
-    ps = pseudo_at(c, ch, p)
+def _offer_head(c, m, ch, ps):  # type: ignore[no-untyped-def]
+    """Note when the head of that FIFO will be accepted, as far as is known."""
     time = L.FOREVER
     if m[ps + L.FIFO_COUNT] > 0:
         entry = index(m[ps + L.FIFO_BASE] + 2 * m[ps + L.FIFO_HEAD])
         a = max(m[entry + 1], m[ps + L.OFFER])
         time = _has_room(c, m, ch, ps, m[entry] & 1, a)
     m[ps + L.ADMIT_AT] = time
+
+
+@inlined
+def _first_offer(c, m, ch):  # type: ignore[no-untyped-def]
+    """Note which FIFO's head is accepted next."""
     best, chosen = L.FOREVER, 0
-    for other in range(c[L.PSEUDO]):
-        t = m[pseudo_at(c, ch, other) + L.ADMIT_AT]
+    for p in range(c[L.PSEUDO]):
+        t = m[pseudo_at(c, ch, p) + L.ADMIT_AT]
         if t < best:
-            best, chosen = t, other
+            best, chosen = t, p
     m[ch + L.ADMIT_TIME], m[ch + L.ADMIT_PSEUDO] = best, chosen
 
 
@@ -129,7 +139,8 @@ def offer_again(c, m, ch, t):  # type: ignore[no-untyped-def]
         ps = pseudo_at(c, ch, p)
         if m[ps + L.ADMIT_AT] == L.FOREVER and m[ps + L.FIFO_COUNT] > 0:
             m[ps + L.OFFER] = max(m[ps + L.OFFER], t)
-            next_offer(c, m, ch, p)
+            _offer_head(c, m, ch, ps)
+    _first_offer(c, m, ch)
 
 
 @inlined
@@ -150,7 +161,8 @@ def push_fifo(c, m, ch, p, code, available):  # type: ignore[no-untyped-def]
     m[entry], m[entry + 1] = code, available
     m[ps + L.FIFO_COUNT] += 1
     if m[ps + L.FIFO_COUNT] == 1:
-        next_offer(c, m, ch, p)
+        _offer_head(c, m, ch, ps)
+        _first_offer(c, m, ch)
 
 
 @inlined
@@ -184,8 +196,13 @@ def accept(c, m, ch):  # type: ignore[no-untyped-def]
     if w:
         m[L.LAST_ACCEPTED] = max(m[L.LAST_ACCEPTED], a)
     else:
+        _drop_returned(c, m, pseudo_at(c, ch, p), a)
         m[pseudo_at(c, ch, p) + L.READS_QUEUED] += 1
-    next_offer(c, m, ch, p)
+    _offer_head(c, m, ch, pseudo_at(c, ch, p))
+    if m[index(ch + L.QUEUED + w)] == (c[L.WRITE_ROOM] if w else c[L.READ_ROOM]):
+        for other in range(c[L.PSEUDO]):  # their heads were promised the same room
+            _offer_head(c, m, ch, pseudo_at(c, ch, other))
+    _first_offer(c, m, ch)
     chain = index(bank_at(c, ch, number) + w * L.QUEUE_COLUMNS)
     last = index(m[chain + L.LAST])
     if last > 0:

@@ -98,7 +98,6 @@ def _chain(c, m, trace, first, bursts, write, at, time):  # type: ignore[no-unty
     for i in range(at, len(first)):
         if trace.shape[0] - m[L.TRACED] < 8 * bursts and trace.shape[0]:
             return i, time
-        m[L.LAST_BACK] = m[L.LAST_ACCEPTED] = time
         for burst in range(first[i], first[i] + bursts):
             ch, p, code = _place(c, m, burst)
             push_fifo(c, m, ch, p, code | write[i], time)
@@ -212,7 +211,7 @@ class RequestStream:
         """Serve what is left; everything is counted up to the end of the run."""
         c, m = self._config, self._memory.state
         self._keep_running(lambda: _finish(c, m, self._trace))
-        end = max(int(m[L.LAST_BACK]), int(m[L.LAST_ACCEPTED]), self._time)
+        end = max(int(m[L.LAST_BACK]), int(m[L.LAST_ACCEPTED]))
         self._keep_running(lambda: _advance_all(c, m, self._trace, end + 1))
         return self._result(end)
 

@@ -1,0 +1,78 @@
+"""The controller against the slow one, tick by tick; its command traces against the legality checker."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.dram.checker import check_commands
+from sim.dram.spec import CommandTrace, DramSpec
+from sim.dram.stream import RequestStream, StreamResult
+from tests.sim.random_memories import MODES, random_spec, random_stream
+from tests.sim.slow_dram import run_slow
+
+Requests = tuple[np.ndarray, ...]
+
+
+def run_fast(spec: DramSpec, mode: str, requests: Requests, chunk: int = 0) -> StreamResult:
+    stream, count = RequestStream(spec, mode, trace=True), len(requests[0])
+    for start in range(0, count, chunk or count):
+        stream.feed(*(part[start : start + (chunk or count)] for part in requests))
+    return stream.finish()
+
+
+def in_order(trace: CommandTrace) -> list[list[int]]:
+    return sorted(trace.tolist())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_command_goes_at_the_same_tick_as_in_the_slow_controller(seed: int) -> None:
+    """All schedulers, page policies, refreshes, buses, maps and modes; the stream whole and in pieces of seven."""
+    rng = np.random.default_rng(seed)
+    spec, mode = random_spec(rng), str(rng.choice(MODES))
+    requests = random_stream(rng, spec, 60)
+    slow = run_slow(spec, mode, *requests)
+    for chunk in (0, 7):
+        fast = run_fast(spec, mode, requests, chunk)
+        assert in_order(fast.trace) == in_order(slow.trace), (seed, chunk)
+        assert fast.cycles == slow.cycles
+        assert sum(fast.latency_histogram) == len(slow.latencies)
+        if slow.latencies:
+            mean = sum(slow.latencies) / len(slow.latencies) - 1  # from the tick after acceptance
+            assert fast.mean_read_latency_cycles * spec.edges == pytest.approx(mean)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_no_command_breaks_a_rule(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    spec, mode = random_spec(rng), str(rng.choice(MODES))
+    result = run_fast(spec, mode, random_stream(rng, spec, 150))
+    found = check_commands(spec, result.trace, int(result.cycles * spec.edges))
+    assert not found, "\n".join(map(str, found[:5]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_counts_are_those_of_the_trace(seed: int) -> None:
+    rng = np.random.default_rng(1000 + seed)
+    spec = random_spec(rng)
+    result = run_fast(spec, "asap", random_stream(rng, spec, 400))
+    issued = np.bincount(result.trace[:, 3], minlength=9)
+    act, _, prea, rd, wr, rda, wra, ref, refb = issued.tolist()
+    assert result.commands["activates"] == act
+    assert result.commands["precharge_alls"] == prea
+    assert (result.commands["reads"], result.commands["writes"]) == (rd + rda, wr + wra)
+    assert (result.commands["refreshes"], result.commands["refreshes_bank"]) == (ref, refb)
+    assert result.commands["reads"] == result.read_bursts
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bus_time_is_bursts_and_causes(seed: int) -> None:
+    """Per pseudo-channel: time up to the end = bursts on the bus + idle time by cause, nothing twice."""
+    rng = np.random.default_rng(2000 + seed)
+    spec = random_spec(rng, edges=1, activate_ticks=1, row_ticks=1, column_ticks=1)
+    result = run_fast(spec, "asap", random_stream(rng, spec, 300))
+    buses = spec.channels * spec.pseudo_channels
+    busy = (result.commands["reads"] + result.commands["writes"]) * spec.burst
+    overshoot = buses * spec.burst  # a burst may still be on the bus when the last write is accepted
+    assert 0 <= busy + sum(result.idle.values()) - result.cycles * buses <= overshoot
