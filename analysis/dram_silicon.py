@@ -1,0 +1,96 @@
+"""The HBM3E model beside an H200's DRAM: the address streams that the probe read, through the controller.
+
+Run `python -m analysis.dram_silicon --help`. The model is told the number of channels and the memory clock; the map,
+the queues and the timings are those of `standards/hbm3e.yaml`. Compared is the useful bandwidth of each pattern over
+that of the sequential stream of the same run.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from analysis.writing import replacing
+from dataflow.memory import default_spec
+from gpu_kernels.dram_probe.patterns import Pattern, requests
+from gpu_kernels.dram_probe.record import read, rebuilt
+from sim.dram.spec import DramSpec
+from sim.dram.stream import RequestStream
+
+FETCH_BYTES = 64  # what the H200 fetches at least: the probe's DRAM bytes of 32-byte rows
+RESULTS = Path(__file__).parent.parent / "gpu_kernels" / "results"
+RECORDS = ("dram_probe_h200.json", "dram_probe_h200_second_card.json")
+HEAD = ("pattern", "silicon", "second_card", "model", "error", "model_limited_by", "role")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Useful bandwidth over that of the sequential stream: on two cards, and in the model."""
+
+    pattern: str
+    silicon: float
+    second_card: float
+    model: float
+    limited_by: str
+
+    @property
+    def error(self) -> float:
+        """Of the model, relative to the first card."""
+        return self.model / self.silicon - 1
+
+    def cells(self) -> tuple[Any, ...]:
+        ratios = (f"{x:.3f}" for x in (self.silicon, self.second_card, self.model))
+        return (self.pattern, *ratios, f"{self.error:+.3f}", self.limited_by, "prediction")
+
+
+def useful_rate(spec: DramSpec, pattern: Pattern) -> tuple[float, str]:
+    """Useful bytes a memory cycle of a pattern as fast as the controller takes it, and what limited it most."""
+    addresses = requests(pattern.starts(0, pattern.rows), pattern.row_bytes, FETCH_BYTES)
+    stream, zero = RequestStream(spec, "asap", FETCH_BYTES), np.zeros(1 << 18, np.int64)
+    for start in range(0, len(addresses), len(zero)):
+        part = addresses[start : start + len(zero)]
+        stream.feed(zero[: len(part)], part, np.zeros(len(part), bool))
+    result = stream.finish()
+    return pattern.useful_bytes / result.cycles, max(result.idle, key=lambda cause: result.idle[cause])
+
+
+def compare(spec: DramSpec, records: Sequence[dict[str, Any]], useful_bytes: int) -> list[Compared]:
+    """Every pattern of the first record, its beginning of that many useful bytes."""
+    ratios = [{row["name"]: row["ratio"] for row in record["patterns"]} for record in records]
+    rows = [row for row in records[0]["patterns"] if row["fields"]["kind"] != "cached"]
+    rates = {row["name"]: useful_rate(spec, rebuilt(row).prefix(useful_bytes)) for row in rows}
+    sequential = rates["sequential"][0]
+    return [
+        Compared(name, ratios[0][name], ratios[-1].get(name, float("nan")), rate / sequential, cause)
+        for name, (rate, cause) in rates.items()
+    ]
+
+
+def as_csv(rows: Iterable[Compared]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEAD)
+    writer.writerows(row.cells() for row in rows)
+    return text.getvalue()
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("dram_silicon.csv"),
+    standard: Annotated[str, typer.Option(help="The DRAM standard of the model.")] = "hbm3e",
+    mebibytes: Annotated[int, typer.Option(min=1, help="Useful bytes of each pattern to simulate, in MiB.")] = 32,
+) -> None:
+    """Simulate the streams of the probe's record and put the ratios side by side."""
+    records = [read(RESULTS / name) for name in RECORDS]
+    rows = compare(default_spec(standard), records, mebibytes << 20)
+    with replacing(out) as scratch:
+        scratch.write_text(as_csv(rows), encoding="utf-8")
+    typer.echo(f"wrote {out}: {len(rows)} patterns, mean |error| {np.mean([abs(row.error) for row in rows]):.1%}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
