@@ -4,13 +4,18 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
+
 from accel.machine import Machine, load_machine, load_standard
 from accel.spatten import SpattenMachine
-from dataflow.memory import dram_spec, peak_bytes_per_s
+from dataflow.dram_energy import dram_energy
+from dataflow.memory import default_spec, dram_spec, peak_bytes_per_s
 from dataflow.simulate import simulate
 from dataflow.spatten.plan import plan_attention
 from sim.compiled import run_compiled
 from sim.dram import IdealSpec
+from sim.dram.stream import RequestStream
 from sim.engine import Simulation
 from workloads.attention import AttentionWork
 from workloads.dense import dense_attention
@@ -19,16 +24,17 @@ from workloads.trace import load_workload
 
 BERT_BASE = {"layers": 12, "heads": 12, "tokens": 384, "head_size": 64, "bits": 12}
 _ALIGN_BYTES = 32768
+_REQUESTS, _CHUNK = 1_000_000, 1 << 16
 
 
-def _seconds(run: Callable[[], object], repeats: int) -> float:
+def _seconds(run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Median time of that many runs after one that warms up (and compiles)."""
     run()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         run()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return median(times)
 
 
@@ -65,12 +71,39 @@ def _points_per_s(machine: SpattenMachine) -> float:
     return 1 / _seconds(lambda: simulate(machine, trace, policy), 5)
 
 
+def _dram_requests_per_s(addresses: NDArray[np.int64]) -> float:
+    """64-byte reads a second of CPU time through the HBM2 controller; refresh, energy and latencies are counted."""
+    spec, count = default_spec("hbm2"), len(addresses)
+    zero, reads = np.zeros(count, np.int64), np.zeros(count, bool)
+
+    def run() -> None:
+        stream = RequestStream(spec)
+        for at in range(0, count, _CHUNK):
+            part = slice(at, at + _CHUNK)
+            stream.feed(zero[part], addresses[part], reads[part])
+        result = stream.finish()
+        dram_energy(load_standard("hbm2"), result.commands, result.cycles, result.active_cycles, spec.channels)
+
+    return count / _seconds(run, 3, time.process_time)
+
+
+def _gather(count: int) -> NDArray[np.int64]:
+    """K and V rows of 64 bytes, a quarter of 1024 tokens kept, head by head."""
+    rng, heads, row = np.random.default_rng(1), 16, 64
+    layers = -(-count // (2 * heads * 256))
+    tokens = np.sort([rng.permutation(1024)[:256] for _ in range(layers)])
+    head = np.arange(layers * heads).reshape(layers, heads, 1, 1) * 1024
+    regions = np.array([0, 1 << 30]).reshape(1, 1, 2, 1)
+    return ((head + tokens[:, None, None, :]) * row + regions).reshape(-1)[:count]
+
+
 def run_bench() -> dict[str, float]:
     """Milliseconds and rates, on one core:
 
     bert_base_384_plan_ms   plan and compiled engine without DRAM, 12 layers x 12 heads x 384 tokens
     bert_base_384_ms        the same with the DRAM controller in the loop, dense, 12 bit
     compiled_tasks_per_s, simpy_tasks_per_s, sweep_points_per_s (one process)
+    dram_stream_requests_per_s, dram_gather_requests_per_s   a million reads of 64 bytes through HBM2, CPU time
     """
     machine = _spatten()
     bert = dense_attention(**BERT_BASE)
@@ -79,4 +112,6 @@ def run_bench() -> dict[str, float]:
         "bert_base_384_ms": 1e3 * _seconds(_plan_and_run(machine, bert, dram=True), 7),
         **_engine_rates(machine),
         "sweep_points_per_s": _points_per_s(machine),
+        "dram_stream_requests_per_s": _dram_requests_per_s(np.arange(_REQUESTS) * 64),
+        "dram_gather_requests_per_s": _dram_requests_per_s(_gather(_REQUESTS)),
     }

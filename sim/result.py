@@ -11,7 +11,10 @@ class Result:
     cycles, latency_s      from the first request to the last result, summed over the sequences of the workload
     dram_read_bytes, dram_write_bytes   by operand ("query", "key", "key_lsb", "value", "output", ...), as moved
                            (whole bursts); `dram_requested_bytes` is what was asked for before rounding to bursts
-    dram_commands          activates, precharges, reads, writes, refreshes
+    dram_commands          activates, precharges (banks closed), reads, writes, refreshes, ...
+    dram_idle_cycles       memory cycles in which a data bus stood idle before a burst, summed over all data buses, by
+                           what that burst had waited for last
+    dram_energy_j          the DRAM's part of the energy, by operand
     sram_bytes             bytes read or written in on-chip memories, by memory and direction
     operations             executed operations by format ("int12", "float32", ...); a multiply-add counts two
     effective_operations   what the unpruned model would have taken (the paper's way of counting)
@@ -38,6 +41,8 @@ class Result:
     critical_path: dict[str, int] = field(default_factory=dict)
     dram_requested_bytes: dict[str, int] = field(default_factory=dict)
     dram_commands: dict[str, int] = field(default_factory=dict)
+    dram_idle_cycles: dict[str, int] = field(default_factory=dict)
+    dram_energy_j: dict[str, float] = field(default_factory=dict)
     sram_bytes: dict[str, int] = field(default_factory=dict)
     utilisation: dict[str, float] = field(default_factory=dict)
     sequence_latency_s: tuple[float, ...] = ()
@@ -68,6 +73,8 @@ class Result:
             "dram_write_bytes_by_operand": self.dram_write_bytes,
             "dram_requested_bytes_by_operand": self.dram_requested_bytes,
             "dram_commands": self.dram_commands,
+            "dram_idle_cycles_by_cause": self.dram_idle_cycles,
+            "dram_energy_j_by_operand": self.dram_energy_j,
             "sram_bytes_by_memory": self.sram_bytes,
             "operations_by_format": self.operations,
             "energy_j_by_component": self.energy_j,

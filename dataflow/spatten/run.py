@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from accel.machine import load_standard
 from accel.memory import Standard
 from accel.spatten import SpattenMachine
+from accel.standard import PICOSECONDS
 from dataflow.engines import run_plan
 from dataflow.lowering import planner
 from dataflow.memory import dram_spec, peak_bytes_per_s
@@ -41,8 +42,8 @@ from workloads.trace import Trace
 
 LEFT_OUT = (
     "FC layers, layer norm and everything else outside attention: layers follow each other at once",
-    "leakage, clock tree and DRAM background and refresh energy; area and energy are first-order (linear)",
-    "activates of the DRAM where the memory is ideal",
+    "leakage and clock tree; area and energy are first-order (linear)",
+    "activates, refresh and background of the DRAM where the memory is ideal",
     "what fewer MSBs do to the largest probability: the LSB test sees probabilities without quantization",
     "the heads' importance sums behind prob x V (time and energy)",
     "streaming inside a row of scores: a stage takes a query when the stage before has finished it",
@@ -61,6 +62,9 @@ class Tally:
     moved: Counter[str] = field(default_factory=Counter)
     requested: Counter[str] = field(default_factory=Counter)
     commands: Counter[str] = field(default_factory=Counter)
+    activates: Counter[str] = field(default_factory=Counter)  # by operand
+    idle: Counter[str] = field(default_factory=Counter)  # memory cycles of data buses, by cause
+    active_cycles: float = 0.0  # memory cycles of pseudo-channels with a row open or refreshing
     path: Counter[str] = field(default_factory=Counter)
     busy: Counter[str] = field(default_factory=Counter)
     counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNTER_COUNT, np.int64))
@@ -139,6 +143,9 @@ def _add(
     moved = _by_operand(plan, state.bursts * burst)
     if not state.config[IDEAL]:
         _check_served(plan, moved, state.commands, burst)
+        tally.activates.update(_by_operand(plan, state.activates))
+        tally.idle.update({cause: round(cycles) for cause, cycles in state.idle.items()})
+        tally.active_cycles += state.active_cycles(state.tick_of(times.makespan))
     requested = _by_operand(plan, np.add.reduceat(plan.slices.size_bytes, plan.slices.ptr[:-1]))
     busy = _busy(plan, times)
     _check_work(machine, lowered, work, requested, busy)
@@ -200,11 +207,25 @@ def _operations(machine: SpattenMachine, counters: NDArray[np.int64]) -> dict[st
     return {f"int{machine.element_bits}": 2 * int(counters[MACS_QK] + counters[MACS_PV])}
 
 
+def _dram_energy(
+    machine: SpattenMachine, standard: Standard, cycles: int, tally: Tally
+) -> tuple[dict[str, float], dict[str, float]]:
+    """By component and by operand; an ideal memory is charged for its bursts alone."""
+    burst = standard.organisation.burst_bytes
+    moved = {name: (n, 0) for name, n in tally.moved.items()} | {OPERANDS[OUTPUT]: (0, tally.moved[OPERANDS[OUTPUT]])}
+    reads, writes = (sum(n[i] for n in moved.values()) // burst for i in (0, 1))
+    commands = {"reads": reads, "writes": writes} | {name: n for name, n in tally.commands.items() if n}
+    elapsed = cycles * PICOSECONDS / machine.clock_hz / standard.clock_period_ps if tally.active_cycles else 0.0
+    channels = machine.memory.channels
+    return dram_energy_j(standard, commands, (elapsed, tally.active_cycles), channels, moved, tally.activates)
+
+
 def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: Tally) -> Result:
     cycles = sum(tally.cycles)
     sram = sram_bytes(machine, tally.counters, tally.work["head_size"])
     moved = sum(tally.moved.values())
     energy = on_chip_energy_j(machine, tally.counters, sram, moved)
+    by_part, of_operands = _dram_energy(machine, standard, cycles, tally)
     return Result(
         machine=machine.name,
         workload=workload,
@@ -215,7 +236,9 @@ def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: T
         dram_write_bytes={OPERANDS[OUTPUT]: tally.moved[OPERANDS[OUTPUT]]},
         dram_requested_bytes=dict(tally.requested),
         dram_commands=dict(tally.commands),
-        energy_j=energy | dram_energy_j(standard, tally.commands["activates"], moved),
+        dram_idle_cycles=dict(tally.idle),
+        dram_energy_j=of_operands,
+        energy_j=energy | by_part,
         area_mm2=area_mm2(machine),
         operations=_operations(machine, tally.counters),
         effective_operations=tally.work["effective"],

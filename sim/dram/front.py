@@ -156,6 +156,5 @@ def next_return(c, m, trace, limit):  # type: ignore[no-untyped-def]
 def finish_memory(memory: MemoryState, core_cycles: int) -> MemoryState:
     """Let everything that is due before the end of the run happen, refreshes above all, so that it is counted."""
     if not memory.config[L.IDEAL]:
-        c = memory.config
-        advance(c, memory.state, NO_TRACE, core_cycles * c[L.CORE_PS] // c[L.MEMORY_PS])
+        advance(memory.config, memory.state, NO_TRACE, memory.tick_of(core_cycles))
     return memory

@@ -87,10 +87,20 @@ class MemoryState:
         """Memory cycles in which a data bus stood idle before a burst, by cause, summed over pseudo-channels."""
         return {name: float(self.state[IDLE + i] / self.config[EDGES]) for i, name in enumerate(CAUSES)}
 
-    @property
-    def active_cycles(self) -> float:
-        """Memory cycles with a row open or a refresh under way, summed over pseudo-channels."""
-        return float(self.state[ACTIVE_TICKS] / self.config[EDGES])
+    def tick_of(self, core_cycle: int) -> int:
+        """The memory's tick in which that core cycle begins."""
+        return core_cycle * int(self.config[CORE_PS]) // int(self.config[MEMORY_PS])
+
+    def active_cycles(self, end: int) -> float:
+        """Memory cycles up to tick `end` with a row open or a refresh under way, summed over pseudo-channels."""
+        c, ticks = self.config, int(self.state[ACTIVE_TICKS])
+        banks = (1 << (1 << int(c[BANK_SHIFT]))) - 1
+        if not c[IDEAL]:
+            opened = channels_of(c, self.state)[:, OPEN_BANKS]
+            for p, part in enumerate(np.moveaxis(pseudo_channels(c, self.state), 1, 0)):
+                has_open = opened >> (p << int(c[BANK_SHIFT])) & banks != 0
+                ticks += int(np.maximum(0, end - part[has_open, OPEN_SINCE]).sum())
+        return ticks / int(c[EDGES])
 
     def _of_slices(self, column: int) -> NDArray[np.int64]:
         at, end = self.config[SLICE_AT], self.config[HEAP_AT]
@@ -253,10 +263,14 @@ def _fifo_bases(c: NDArray[np.int64]) -> NDArray[np.int64]:
     return bases.reshape(c[CHANNELS], -1)
 
 
+def channels_of(c: NDArray[np.int64], m: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A view of the channels of a state, one a row."""
+    return m[c[CHANNEL_AT] : c[SLICE_AT]].reshape(c[CHANNELS], -1)
+
+
 def pseudo_channels(c: NDArray[np.int64], m: NDArray[np.int64]) -> NDArray[np.int64]:
     """A view of the pseudo-channels of a state, (channel, pseudo-channel, column)."""
-    channels = m[c[CHANNEL_AT] : c[SLICE_AT]].reshape(c[CHANNELS], -1)
-    return channels[:, c[PSEUDO_AT] : c[GROUP_AT]].reshape(c[CHANNELS], c[PSEUDO], -1)
+    return channels_of(c, m)[:, c[PSEUDO_AT] : c[GROUP_AT]].reshape(c[CHANNELS], c[PSEUDO], -1)
 
 
 def start_memory(
@@ -275,7 +289,7 @@ def start_memory(
     c[LOOKAHEAD] = min(c[READ_BACK], c[WRITE_BACK]) if writes else c[READ_BACK]
     m = np.zeros(_lay_out(c, slices, spec.fifo_depth or fifo_room, histogram), np.int64)
     m[c[DECODE_AT] : c[LATENCY_AT]] = _decode_table(replace(spec, core_ps=0))
-    for channel in m[c[CHANNEL_AT] : c[SLICE_AT]].reshape(c[CHANNELS], -1):
+    for channel in channels_of(c, m):
         _start_channel(c, channel)
     m[STALLED] = -FOREVER
     pseudo_channels(c, m)[:, :, FIFO_BASE] = _fifo_bases(c)

@@ -228,22 +228,12 @@ class RequestStream:
             read_bursts=(self._requests - self._written) * self._bursts,
             write_bursts=self._written * self._bursts,
             commands=memory.commands,
-            active_cycles=memory.active_cycles + self._still_open(end),
+            active_cycles=memory.active_cycles(end),
             idle=idle,
             latency_histogram=np.trim_zeros(histogram, "b"),
             mean_read_latency_cycles=float(m[L.LATENCY_SUM] / c[L.EDGES] / reads) if reads else 0.0,
             trace=self._sorted_trace(),
         )
-
-    def _still_open(self, end: int) -> float:
-        """Memory cycles since which rows are open at the end."""
-        c, ticks = self._config, 0
-        banks = int(c[L.PSEUDO] << c[L.BANK_SHIFT]) // int(c[L.PSEUDO])
-        for channel in self._memory.state[c[L.CHANNEL_AT] : c[L.SLICE_AT]].reshape(c[L.CHANNELS], -1):
-            for p in range(int(c[L.PSEUDO])):
-                if int(channel[L.OPEN_BANKS]) >> (p * banks) & ((1 << banks) - 1):
-                    ticks += end - int(channel[c[L.PSEUDO_AT] + p * c[L.PSEUDO_SIZE] + L.OPEN_SINCE])
-        return ticks / self.spec.edges
 
     def _sorted_trace(self) -> CommandTrace:
         """Channels ran one after the other; put their commands side by side."""
