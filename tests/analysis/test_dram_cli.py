@@ -95,6 +95,14 @@ def test_timed_requests_wait_for_their_cycle(trace: Path) -> None:
     assert tilewright("run", "--standard", "ddr4", trace)["cycles"] < last / 10
 
 
+def test_a_slow_run_costs_standby(trace: Path) -> None:
+    """Background power of DDR4 lies between all banks closed (34 mA) and a bank open (43 mA): 8 devices at 1.2 V."""
+    for mode in ("asap", "chain"):
+        told = tilewright("run", "--standard", "ddr4", "--mode", mode, trace)
+        watts = told["energy_j_by_component"]["background"] / told["latency_s"]
+        assert 4 * 8 * 1.2 * 0.034 <= watts <= 4 * 8 * 1.2 * 0.043
+
+
 @pytest.mark.parametrize("standard", ["hbm3", "ddr4"])
 def test_the_commands_are_those_that_were_counted(standard: str, trace: Path) -> None:
     out = trace.with_name("commands.csv")
@@ -113,6 +121,7 @@ def test_the_commands_are_those_that_were_counted(standard: str, trace: Path) ->
     assert cycles[0] >= 0.5
     assert cycles[-1] <= told["cycles"]
     assert any(cycle % 1 for cycle in cycles) == (standard == "hbm3")  # the falling edge
+    assert len({(row[4], row[5]) for row in rows if row[3] == "ACT"}) == 16
     assert {row[4] for row in rows if row[3] == "ACT"} == {"0", "1", "2", "3"}
     assert {row[4:] == ["", "", ""] for row in rows if row[3] in ("REF", "PREA")} <= {True}
 

@@ -172,6 +172,8 @@ def test_streams_are_sound(kind: str, tmp_path: Path) -> None:
     several = [rows(make(kind, 70_000, seed=seed, rate=0.5)) for seed in (1, 1, 2)]
     assert len(several[0]) == 70_000
     assert several[0] == several[1] != several[2]
+    places = [{address for _, address, _ in some} for some in several]
+    assert (places[0] == places[2]) == (kind in ("sequential", "strided", "mixed"))
     write_requests(tmp_path / "t.csv", make(kind, 70_000, seed=1, rate=0.5))
     assert rows(read_requests(tmp_path / "t.csv")) == several[0]
     assert several[0][-1][0] == pytest.approx(140_000, rel=0.02)
