@@ -1,34 +1,38 @@
 """Random plans and memories for the equality of engines (hypothesis draws the seed)."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from sim.dram import DramSpec, IdealSpec
 from sim.plan import IN_ORDER, OLDEST_READY, Plan, Slices, Unit
+from tests.sim.random_memories import random_spec
 
 SMALL_HBM2 = DramSpec(
     channels=2, pseudo_channels=2, bank_groups=2, banks_per_group=2, burst_bytes=32,
     fields=(("channel", 1), ("pseudo_channel", 1), ("bank_group", 1), ("column", 3), ("bank", 1), ("row", 6)),
-    fifo_depth=4, queue_depth=4, request_lanes=4, memory_ps=1000, core_ps=1000, burst=2, read_latency=14,
-    write_latency=5, rcd_read=14, rcd_write=12, precharge=14, ras=34, ccd_short=2, ccd_long=4, rrd_short=4,
-    rrd_long=4, faw=15, read_to_precharge=5, write_recovery=16, write_to_read_short=6, write_to_read_long=8,
-    read_to_write=13, refresh=350, refresh_interval=3900, activate_bus=2,
+    fifo_depth=4, read_queue=4, write_queue=4, outstanding_reads=16, request_lanes=4, memory_ps=1000, core_ps=1000,
+    burst=2, read_latency=14, write_latency=5, rcd_read=14, rcd_write=12, precharge=14, ras=34, row_cycle=48,
+    ccd_short=2, ccd_long=4, rrd_short=4, rrd_long=4, faw=15, read_to_precharge=5, write_recovery=16,
+    write_to_read_short=6, write_to_read_long=8, read_to_write=13, refresh=350, refresh_interval=3900,
+    activate_ticks=2,
 )  # fmt: skip
 
 
+def random_dram(rng: np.random.Generator) -> DramSpec:
+    """Any kind of memory, behind short FIFOs and with clocks that seldom meet."""
+    return random_spec(
+        rng,
+        fifo_depth=int(rng.integers(1, 9)),
+        request_lanes=int(rng.integers(1, 9)),
+        memory_ps=int(rng.choice([625, 1000])),
+        core_ps=int(rng.choice([700, 1000, 1350, 2000])),
+    )
+
+
 def random_memory(rng: np.random.Generator) -> DramSpec | IdealSpec:
-    """A small DRAM with other queues and clocks, or now and then the ideal memory."""
+    """A small DRAM, or now and then the ideal memory."""
     if rng.random() < 0.2:
         return IdealSpec(int(rng.integers(1, 64)), int(rng.integers(0, 40)), 32)
-    return replace(
-        SMALL_HBM2,
-        fifo_depth=int(rng.integers(1, 9)),
-        queue_depth=int(rng.integers(1, 9)),
-        request_lanes=int(rng.integers(1, 9)),
-        core_ps=int(rng.choice([1000, 700, 1350, 2000])),
-        refresh_interval=int(rng.choice([0, 1000, 3900])),
-    )
+    return random_dram(rng)
 
 
 def random_units(rng: np.random.Generator) -> tuple[Unit, ...]:
