@@ -16,6 +16,7 @@ class Memory(BaseModel):
 
     standard       name of a DRAM standard, with a speed grade where it is not the default one: `ddr4:3200AA`
     configuration  a name for these choices, shown beside results
+    compare_with   a machine with the same parts and another DRAM configuration: results show it beside this one
     channels       any number; one that is no power of two is taken out of the address by division
     fifo_depth     bursts that wait in front of each pseudo-channel; a full FIFO holds up those behind it
     request_lanes  bursts that enter the FIFOs a memory cycle
@@ -26,6 +27,7 @@ class Memory(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     standard: str
     configuration: Annotated[str, Field(min_length=1)]
+    compare_with: str | None = None
     channels: Annotated[int, Field(ge=1, le=1024)]
     fifo_depth: Annotated[int, Field(ge=0, le=65536)]
     request_lanes: Annotated[int, Field(ge=0, le=65536)]

@@ -70,6 +70,19 @@ def simulate_point(
     return simulate(loaded, trace, chosen, engine="simpy" if timeline else engine, memory=memory, **options)
 
 
+def other_configuration(machine: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The machine that this one's memory names in `compare_with`, and the settings that are not about the memory.
+
+    None where it names none.
+    """
+    from accel.machine import load_machine
+
+    memory = getattr(load_machine(machine), "memory", None)
+    if memory is None or not memory.compare_with:
+        return None
+    return memory.compare_with, {k: v for k, v in settings.items() if "memory." not in k}
+
+
 def policy_for(recorded: bool, values: Mapping[str, Any], origin: str = "policy") -> "Policy | None":
     """The policy with the given keys, None for a workload that has its pruning recorded; raises Faults."""
     from accel.loading import Faults, check, read_text

@@ -1,20 +1,19 @@
 """What a planned machine asks of its DRAM, as a file: for `tilewright dram run`, or for Ramulator 2."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from accel.machine import Machine, load_machine, load_standard
+from accel.machine import load_machine, load_standard
 from accel.spatten import SpattenMachine
 from analysis.api import policy_for
-from dataflow.spatten.plan import plan_attention
+from dataflow.spatten.run import lower
 from sim.plan import Plan
-from workloads.policy import Policy
 from workloads.replay import attention_work
 from workloads.request_trace import REQUEST_BYTES, Requests, bursts, write_load_store, write_requests
-from workloads.trace import Trace, load_workload
+from workloads.trace import load_workload
 
 
 def export_requests(
@@ -37,19 +36,12 @@ def export_requests(
         raise ValueError(f"{loaded.name} is a closed form: it makes no requests (a planned machine: spatten)")
     trace = load_workload(workload)
     chosen = policy_for(trace.made.get("kind") == "recorded", policy, origins[1])
-    plans = _plans(loaded, trace, chosen)
+    standard = load_standard(loaded.memory.standard)
+    plans = (lowered.plan for _, lowered in lower(loaded, standard, attention_work(trace, chosen)))
     if as_csv:
         return write_requests(path, (plan_requests(plan, REQUEST_BYTES) for plan in plans))
-    burst = load_standard(loaded.memory.standard).organisation.burst_bytes
+    burst = standard.organisation.burst_bytes
     return write_load_store(path, (plan_requests(plan, burst) for plan in plans), burst, burst)
-
-
-def _plans(machine: Machine, trace: Trace, policy: Policy | None) -> Iterator[Plan]:
-    assert isinstance(machine, SpattenMachine)
-    o = load_standard(machine.memory.standard).organisation
-    align = o.row_bytes * o.pseudo_channels * machine.memory.channels
-    for work in attention_work(trace, policy):
-        yield plan_attention(machine, work, align).plan
 
 
 def plan_requests(plan: Plan, request_bytes: int) -> Requests:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from analysis.api import other_configuration
 from analysis.effects import Effect, effects, weak_axes
 from analysis.evaluate import Bench, Settings, evaluate, key_of, store_point
 from analysis.executors import Crew
@@ -81,12 +82,15 @@ class Findings:
 
     @cached_property
     def compared(self) -> dict[str, Row]:
-        """Whole results: the chosen point, the default machine, each baseline that can run the workload."""
+        """Whole results: the chosen point, also with the other DRAM configuration, the default machine, baselines."""
         found = {name: self.attempt(name, *run) for name, run in self._compared_runs().items()}
         return {name: row for name, row in found.items() if row is not None}
 
     def _compared_runs(self) -> dict[str, Run]:
         runs: dict[str, Run] = {"best energy x delay": (self.bench, self.chosen_settings)} if self.chosen else {}
+        other = other_configuration(self.bench.machine, self.chosen_settings)
+        if other and self.chosen:
+            runs[f"best on {Path(other[0]).stem}"] = (replace(self.bench, machine=other[0]), other[1])
         runs[f"{Path(self.bench.machine).stem} as given"] = (self.bench, {})
         for name in self.run.sweep.baselines:
             runs[Path(name).stem] = (replace(self.bench, machine=name), {})

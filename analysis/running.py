@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.cache import cache_folder, use_kernel_cache
 from analysis.evaluate import Bench, Settings, Task, evaluate, is_recorded, key_of, prepare, run_chunk
 from analysis.executors import Crew, run_tasks
@@ -141,8 +143,15 @@ def _outcomes(todo: list[Task], crew: Crew, say: Callable[[str], None]) -> Itera
 
 
 def compile_kernels() -> None:
-    """Simulate a shipped point, so that Numba compiles what a sweep needs, and note that it did."""
+    """Simulate a shipped point and a stream, so that Numba compiles what a command needs, and note that it did."""
+    from dataflow.memory import default_spec
+    from sim.dram.stream import MODES, RequestStream
+
     evaluate(Bench("spatten", "minilm", Policy(token_keep=0.5, key_lsb_bits=4), default_store()), {})
+    for mode in MODES:
+        stream, few = RequestStream(default_spec("hbm2"), mode), np.arange(4)
+        stream.feed(few, 64 * few, few > 1)
+        stream.finish()
     _kernel_mark().touch()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.api import Engine, Memory, simulate_point
+from analysis.api import Engine, Memory, other_configuration, simulate_point
 from analysis.console import Json, guarded, put_json, put_table, put_text, say
 
 Engines = Annotated[Engine, typer.Option(help="Both give the same cycles; simpy is the slow reference.")]
@@ -52,12 +52,35 @@ def run(
     overrides, policy = assignments(settings), assignments(policies)
     names = ("--set", "--policy")
     result = simulate_point(machine, workload, overrides, policy, engine, memory, timeline, names)
+    other = _other(machine, workload, overrides, policy, names) if memory == "dram" else None
     if as_json:
-        put_json(result.to_dict())
+        put_json(result.to_dict() | ({"other_dram_configuration": other} if other else {}))
     else:
         put_result(result)
+        if other:
+            _put_other(result.to_dict(), other)
     if timeline:
         say(f"wrote {timeline}")
+
+
+def _other(
+    machine: str, workload: str, overrides: dict[str, Any], policy: dict[str, Any], names: tuple[str, str]
+) -> dict[str, Any] | None:
+    """The totals of the same point with the machine's other DRAM configuration, None where it has none."""
+    found = other_configuration(machine, overrides)
+    if found is None:
+        return None
+    row = simulate_point(found[0], workload, found[1], policy, origins=names).to_dict()
+    keys = ("machine", "cycles", "latency_s", "dram_read_bytes", "dram_write_bytes", "energy_j", "limited_by")
+    return {key: row[key] for key in keys}
+
+
+def _put_other(row: dict[str, Any], other: dict[str, Any]) -> None:
+    from analysis.quantities import shown
+
+    keys = ("latency_s", "energy_j")
+    lines = [(one["machine"], *(shown(key, one[key]) for key in keys), one["limited_by"]) for one in (row, other)]
+    put_table("Sources disagree about its DRAM: both configurations", ["", "latency", "energy", "limited by"], lines)
 
 
 def assignments(pairs: Iterable[str] | None) -> dict[str, Any]:

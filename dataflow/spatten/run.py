@@ -1,7 +1,7 @@
 """Planner "spatten": each sequence of a workload as a Plan, run one after another, counted and priced."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,16 @@ def _memory(machine: SpattenMachine, standard: Standard, kind: str) -> DramSpec 
     return IdealSpec(peak, latency, standard.organisation.burst_bytes, machine.clock_hz)
 
 
+def lower(
+    machine: SpattenMachine, standard: Standard, work: Iterable[AttentionWork]
+) -> Iterator[tuple[AttentionWork, Lowered]]:
+    """Each sequence with its plan; the matrices of a head begin at a row of every bank's channel."""
+    o = standard.organisation
+    align = o.row_bytes * o.pseudo_channels * machine.memory.channels
+    for sequence in work:
+        yield sequence, plan_attention(machine, sequence, align)
+
+
 @planner("spatten")
 def run_spatten(
     machine: SpattenMachine, trace: Trace, policy: Policy | None, options: Mapping[str, Any] | None = None
@@ -188,15 +198,12 @@ def run_spatten(
     work = attention_work(trace, policy) if options.get("work") is None else options["work"]
     standard = load_standard(machine.memory.standard)
     memory = _memory(machine, standard, options.get("memory", "dram"))
-    o = standard.organisation
-    align = o.row_bytes * o.pseudo_channels * machine.memory.channels
     tally, timeline = Tally(), Timeline() if options.get("timeline") else None
-    for number, sequence in enumerate(work):
-        lowered = plan_attention(machine, sequence, align)
+    for number, (sequence, lowered) in enumerate(lower(machine, standard, work)):
         times, state = run_plan(lowered.plan, memory, options.get("engine", "compiled"))
         if timeline:
             timeline.add(lowered.plan, times, f"{trace.name}/{number}")
-        _add(tally, machine, sequence, lowered, times, state, o.burst_bytes)
+        _add(tally, machine, sequence, lowered, times, state, standard.organisation.burst_bytes)
     if timeline:
         timeline.write(Path(options["timeline"]))
     return _result(machine, trace.name, standard, tally)
