@@ -8,7 +8,7 @@ import numpy as np
 
 from accel.machine import load_machine, load_standard
 from accel.spatten import SpattenMachine
-from dataflow.memory import dram_spec
+from dataflow.memory import dram_spec, peak_bytes_per_s
 from dataflow.spatten.draft import UNITS
 from dataflow.spatten.plan import Lowered, plan_attention
 from sim.compiled import run_compiled
@@ -17,6 +17,7 @@ from sim.plan import Times
 from tests.sim.worlds import Log, log_of
 from workloads.attention import AttentionWork
 
+MACHINES = ("spatten", "spatten_as_released")
 IDEAL = IdealSpec(transfer_bytes=8, latency_cycles=5, burst_bytes=32)
 Row = tuple[int, int, int, int, int, int, int]  # step, layer, head, length, queries, keys, values
 # vectors of 4 elements, one key a cycle and one score a cycle; latencies 2, 3 and 1, 1 of the fetcher
@@ -77,13 +78,18 @@ def segments(lowered: Lowered, number: int) -> Log:
     return [(int(a), int(b), int(s.operand[number])) for a, b in zip(s.address[part], s.size_bytes[part], strict=True)]
 
 
-def small_dram(machine: SpattenMachine) -> DramSpec:
-    """HBM2 as the machine has it."""
-    return dram_spec(machine.memory, load_standard("hbm2"), machine.clock_hz)
+def dram(machine: SpattenMachine) -> DramSpec:
+    """The DRAM as the machine has it."""
+    return dram_spec(machine.memory, load_standard(machine.memory.standard), machine.clock_hz)
 
 
-def random_machine(rng: np.random.Generator) -> SpattenMachine:
-    """Few lanes, short FIFOs, few buffers and channels, one or two top-k engines."""
+def peak_bytes_per_cycle(machine: SpattenMachine) -> float:
+    """What its channels move in a core cycle at most."""
+    return peak_bytes_per_s(machine.memory, load_standard(machine.memory.standard)) / machine.clock_hz
+
+
+def random_machine(rng: np.random.Generator, name: str) -> SpattenMachine:
+    """That machine with few lanes, short FIFOs and queues, few buffers and channels, one or two top-k engines."""
 
     def pick(*values: int) -> int:
         return int(rng.choice(values))
@@ -95,10 +101,11 @@ def random_machine(rng: np.random.Generator) -> SpattenMachine:
         "units.topk.comparators": pick(1, 4, 16),
         "units.fetcher.query_block": pick(1, 3, 32), "units.fetcher.query_blocks": pick(1, 2),
         "units.key_sram.buffers": pick(1, 2, 3), "units.value_sram.buffers": pick(1, 2, 3),
-        "memory.channels": pick(1, 4), "memory.fifo_depth": pick(2, 64), "memory.queue_depth": pick(2, 32),
+        "memory.channels": pick(1, 4), "memory.fifo_depth": pick(2, 64), "memory.controller.read_queue": pick(2, 32),
+        "memory.controller.write_queue": pick(2, 32), "memory.controller.outstanding_reads": pick(4, 64),
         "write_output": bool(rng.integers(2)), "units.topk.seed": pick(1, 2, 3),
     }  # fmt: skip
-    loaded = load_machine("spatten", overrides)
+    loaded = load_machine(name, overrides)
     assert isinstance(loaded, SpattenMachine)
     return loaded
 

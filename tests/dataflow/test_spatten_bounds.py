@@ -1,4 +1,6 @@
-"""SpAtten plans at random: engines, closed-form bounds, conservation, monotonicity, and the released C++ model."""
+"""SpAtten plans at random, on both configurations of its DRAM: engines, closed-form bounds, conservation, monotonicity,
+and the released C++ model.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -29,25 +31,42 @@ from dataflow.spatten.plan import plan_attention
 from sim.compiled import run_compiled
 from sim.dram import DramSpec, IdealSpec
 from sim.plan import Plan, Times
-from tests.dataflow.spatten_worlds import IDEAL, random_machine, random_work, simulate, small_dram, work
+from tests.dataflow.spatten_worlds import (
+    IDEAL,
+    MACHINES,
+    dram,
+    peak_bytes_per_cycle,
+    random_machine,
+    random_work,
+    simulate,
+    work,
+)
 from tests.sim.worlds import difference, run_simpy
 from workloads.attention import AttentionWork
 
 seeds = st.integers(0, 2**32 - 1)
+both = pytest.mark.parametrize("name", MACHINES)
 
 
-def case(seed: int) -> tuple[SpattenMachine, AttentionWork]:
+def case(seed: int, name: str = "spatten") -> tuple[SpattenMachine, AttentionWork]:
     rng = np.random.default_rng(seed)
-    return random_machine(rng), random_work(rng)
+    return random_machine(rng, name), random_work(rng)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
-@given(seeds)
-def test_engines_agree_on_spatten_plans(seed: int) -> None:
-    machine, rows = case(seed)
+def shipped(name: str, **overrides: Any) -> SpattenMachine:
+    machine = load_machine(name, {f"memory.{field}": value for field, value in overrides.items()})
+    assert isinstance(machine, SpattenMachine)
+    return machine
+
+
+@both
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(seed=seeds)
+def test_engines_agree_on_spatten_plans(name: str, seed: int) -> None:
+    machine, rows = case(seed, name)
     plan = plan_attention(machine, rows, 1024).plan
     plan.check()
-    for memory in (IDEAL, small_dram(machine)):
+    for memory in (IDEAL, dram(machine)):
         assert not difference(plan, memory, run_compiled, run_simpy)
 
 
@@ -68,11 +87,12 @@ def test_cycles_lie_between_the_busiest_unit_and_the_serial_sum(seed: int) -> No
     assert busy.max() <= times.makespan <= busy.sum() + latency[plan.unit].sum()
 
 
+@both
 @settings(max_examples=100, derandomize=True, deadline=None)
-@given(seeds)
-def test_arrays_do_the_multiply_adds_of_the_work(seed: int) -> None:
-    machine, rows = case(seed)
-    lowered, times = simulate(machine, rows, small_dram(machine))
+@given(seed=seeds)
+def test_arrays_do_the_multiply_adds_of_the_work(name: str, seed: int) -> None:
+    machine, rows = case(seed, name)
+    lowered, times = simulate(machine, rows, dram(machine))
     again = np.repeat(rows.keys, rows.queries)[rows.needs_lsb > 0].sum() if rows.key_lsb_bits else 0
     scored, weighed = (rows.queries * rows.keys).sum() + again, (rows.queries * rows.values).sum()
     assert lowered.counters[[MACS_QK, MACS_PV]].tolist() == [scored * rows.head_size, weighed * rows.head_size]
@@ -87,12 +107,13 @@ def test_arrays_do_the_multiply_adds_of_the_work(seed: int) -> None:
     assert lowered.counters[[RECOMPUTED, LSB_ROWS]].tolist() == wanted
 
 
+@both
 @settings(max_examples=100, derandomize=True, deadline=None)
-@given(seeds)
-def test_bytes_are_vectors_times_their_size_in_whole_bursts(seed: int) -> None:
-    machine, rows = case(seed)
+@given(seed=seeds)
+def test_bytes_are_vectors_times_their_size_in_whole_bursts(name: str, seed: int) -> None:
+    machine, rows = case(seed, name)
     plan = plan_attention(machine, rows, 1024).plan
-    _, state = run_compiled(plan, small_dram(machine))
+    _, state = run_compiled(plan, dram(machine))
     prompt = rows.queries > 1
     flagged = np.array([f.any() for f in np.split(rows.needs_lsb, np.cumsum(rows.queries)[:-1])])
     vectors = {
@@ -154,24 +175,25 @@ def dense(tokens: int) -> AttentionWork:
 RELEASED = ((32, 20868), (64, 77364), (128, 300948), (256, 1190484), (384, 2669844), (512, 4739028))
 
 
+@both
 @pytest.mark.parametrize(("tokens", "released"), RELEASED)
-def test_dense_bert_against_the_released_model(tokens: int, released: int, record_property: Any) -> None:
+def test_dense_bert_against_the_released_model(name: str, tokens: int, released: int, record_property: Any) -> None:
     """Both are the multiplier bound (rows x queries x ceil(keys / 8)) and a fill and drain of each layer.
 
     The released model adds to it, a layer, 103 cycles and ceil(keys / 8), and the bytes of all heads at full
     bandwidth, as nothing overlaps there: 3 x 12 heads x tokens / 8 cycles. Ours hides the fetches (so it is faster
     from 128 tokens on), but holds a row of scores in front of each stage, pays the way to the DRAM, and stops for
-    refresh, for 350 cycles that a double buffer of 32 tokens (32 x 4 cycles) cannot bridge: 4 % more there.
+    refresh, for 350 cycles that a double buffer of 32 tokens (32 x 4 cycles) cannot bridge: 3.4 % more there.
     """
-    machine = load_machine("spatten")
-    assert isinstance(machine, SpattenMachine)
+    machine = shipped(name)
     bound = 12 * 12 * tokens * -(-tokens // 8)
-    _, times = simulate(machine, dense(tokens), small_dram(machine))
+    fetch = 3 * 12 * tokens * 64 / peak_bytes_per_cycle(machine)
+    _, times = simulate(machine, dense(tokens), dram(machine))
     deviation = times.makespan / released - 1
     print(f"{tokens} tokens: {times.makespan} cycles, {deviation:+.2%} of the released model")
     record_property("deviation", deviation)
     assert abs(deviation) <= (0.05 if tokens == 32 else 0.015)
-    assert bound <= times.makespan <= bound + 12 * (3 * 12 * tokens // 8 + 350)
+    assert bound <= times.makespan <= bound + 12 * (fetch + 350)
     assert bound <= released <= bound + 12 * (3 * 12 * tokens // 8 + 350)
 
 
@@ -191,14 +213,15 @@ def test_dense_bert_without_dram_is_bound_and_fill(tokens: int) -> None:
 # what more of it can slow down, a little, and why: see the test
 UNITS = ("query_key.multipliers", "prob_value.multipliers", "softmax.lanes", "softmax.fifo_depth")
 BUFFERS = ("key_sram.buffers", "value_sram.buffers", "fetcher.query_blocks")
-MEMORY = ("channels", "fifo_depth")
+MEMORY = ("channels", "fifo_depth", "controller.read_queue", "controller.outstanding_reads")
 
 
 def more(machine: SpattenMachine, name: str) -> SpattenMachine:
     """The machine with twice as much of `name`, or one buffer more."""
     data = machine.model_dump()
     section, _, field = name.rpartition(".")
-    part = data["units"][section] if section else data["memory"]
+    part = data["memory"] if name in MEMORY else data["units"][section]
+    part = part["controller"] if section == "controller" else part
     part[field] = part[field] + 1 if name in BUFFERS else 2 * part[field]
     return SpattenMachine.model_validate(data)
 
@@ -212,7 +235,7 @@ def test_more_is_never_slower_where_nothing_is_reordered(name: str) -> None:
     """Static quantization and a memory without banks.
 
     A faster prob x V frees V buffers earlier, and a prefetch of V may then get ahead of K or Q that are needed
-    first (982 against 974 cycles in one of 60 cases): it has the honest bound below.
+    first (695 against 667 cycles in one of 600 cases): it has the honest bound below.
     """
     for seed in range(60):
         machine, rows = case(seed)
@@ -220,17 +243,19 @@ def test_more_is_never_slower_where_nothing_is_reordered(name: str) -> None:
         assert cycles(more(machine, name), rows, IDEAL) <= cycles(machine, rows, IDEAL)
 
 
-@pytest.mark.parametrize("name", [*UNITS, *BUFFERS, *MEMORY])
-def test_more_is_at_most_a_little_slower_where_requests_are_reordered(name: str) -> None:
+@both
+@pytest.mark.parametrize("what", [*UNITS, *BUFFERS, *MEMORY])
+def test_more_is_at_most_a_little_slower_where_requests_are_reordered(name: str, what: str) -> None:
     """Oldest-ready arbitration and FR-FCFS have anomalies, as list scheduling has (Graham 1969).
 
-    The largest of 150 random cases: with one K buffer more, 142 for 132 cycles (K that is not needed yet goes before
-    the Q and V that are); with more query blocks 6.5 % (queries that run again with all bits meet others).
+    The largest of 150 random cases on either machine: with one V buffer more, 386 for 335 cycles (with 4 reads
+    outstanding, V that is not needed yet goes before the Q that is), else with twice the channels 6 %, with one K buffer
+    more 4 %. The cases below stay within 5 %.
     """
     for seed in range(25):
-        machine, rows = case(seed)
-        slower = cycles(more(machine, name), rows, small_dram(more(machine, name)))
-        assert slower <= 1.08 * cycles(machine, rows, small_dram(machine))
+        machine, rows = case(seed, name)
+        slower = cycles(more(machine, what), rows, dram(more(machine, what)))
+        assert slower <= 1.05 * cycles(machine, rows, dram(machine))
 
 
 def test_more_comparators_cost_a_shift_stage_at_most() -> None:
@@ -244,17 +269,17 @@ def test_more_comparators_cost_a_shift_stage_at_most() -> None:
         assert cycles(wider, rows, IDEAL) <= times.makespan + filters
 
 
-def test_more_channels_help_where_bytes_limit() -> None:
+@both
+def test_more_channels_help_where_bytes_limit(name: str) -> None:
     """One generated token of 1024 keys at 12 bits on 1 to 16 channels: bytes / peak, and a way to the DRAM."""
     rows = replace(
         work([(0, 0, head, 1024, 1, 1024, 1024) for head in range(12)]), head_size=64, value_bits=12, key_msb_bits=12
     )
     took = []
     for channels in (1, 2, 4, 8, 16):
-        machine = load_machine("spatten", {"memory.channels": channels})
-        assert isinstance(machine, SpattenMachine)
-        took.append(cycles(machine, rows, small_dram(machine)))
-        floor = 12 * 1024 * 96 * 2 / (32 * channels)
+        machine = shipped(name, channels=channels)
+        took.append(cycles(machine, rows, dram(machine)))
+        floor = 12 * 1024 * 96 * 2 / peak_bytes_per_cycle(machine)
         assert floor <= took[-1]
         assert channels > 2 or took[-1] <= 1.2 * floor
     assert took == sorted(took, reverse=True)
