@@ -12,7 +12,7 @@ from analysis.commands.dram_files import check_writable, export, make
 from analysis.console import UNEXPECTED, Json, guarded, put_json, put_table, put_text, say
 
 if TYPE_CHECKING:
-    from analysis.dram_report import DramRun
+    from analysis.dram.report import DramRun
     from sim.dram.spec import DramSpec
     from workloads.request_trace import Requests
 
@@ -86,7 +86,7 @@ def _serve(trace: Path, standard: str, mode: Mode, keep_commands: bool, override
     from analysis.cache import use_kernel_cache
 
     folder = use_kernel_cache()
-    from analysis.dram_report import run_requests
+    from analysis.dram.report import run_requests
     from analysis.running import kernels_compiled
     from dataflow.memory import default_spec
 
@@ -97,7 +97,7 @@ def _serve(trace: Path, standard: str, mode: Mode, keep_commands: bool, override
 
 
 def _requests(trace: Path, spec: "DramSpec") -> "Iterator[Requests]":
-    from analysis.dram_report import capacity_bytes
+    from analysis.dram.report import capacity_bytes
     from workloads.request_trace import read_requests
 
     return read_requests(trace, capacity_bytes(spec), _open_with_progress)
@@ -121,7 +121,7 @@ def _address_map(text: str | None) -> str | tuple[str, ...] | None:
 
 
 def _write_commands(path: Path, finished: "DramRun") -> None:
-    from analysis.dram_report import write_commands
+    from analysis.dram.report import write_commands
     from analysis.writing import replacing
 
     with replacing(path) as scratch:

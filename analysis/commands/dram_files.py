@@ -80,7 +80,7 @@ def export(
     from analysis.cache import use_kernel_cache
 
     use_kernel_cache()
-    from analysis.dram_export import export_requests
+    from analysis.dram.export import export_requests
     from analysis.writing import replacing
 
     names = ("--set", "--policy")

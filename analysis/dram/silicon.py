@@ -1,6 +1,6 @@
 """The HBM3E model beside an H200's DRAM: the address streams that the probe read, through the controller.
 
-Run `python -m analysis.dram_silicon --help`. The model is told the number of channels and the memory clock; the map,
+Run `python -m analysis.dram.silicon --help`. The model is told the number of channels and the memory clock; the map,
 the queues and the timings are those of `standards/hbm3e.yaml`. Compared is the useful bandwidth of each pattern over
 that of the sequential stream of the same run: a prediction, made before any other map was tried.
 
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from analysis.dram.views import put_on_page
 from analysis.writing import replacing
 from dataflow.memory import default_spec
 from gpu_kernels.dram_probe.patterns import Pattern, requests
@@ -26,9 +27,11 @@ from sim.dram.spec import DramSpec
 from sim.dram.stream import RequestStream
 
 FETCH_BYTES = 64  # what the H200 fetches at least: the probe's DRAM bytes of 32-byte rows
-RESULTS = Path(__file__).parent.parent / "gpu_kernels" / "results"
+RESULTS = Path(__file__).parents[2] / "gpu_kernels" / "results"
 RECORDS = ("dram_probe_h200.json", "dram_probe_h200_second_card.json")
 HEAD = ("pattern", "silicon", "second_card", "model", "error", "model_limited_by", "hashed_map", "role")
+SIZES, KEPT, SHARES = (32, 64, 128, 256), (5, 10, 25, 50, 75, 100), (6, 25, 50)
+STRIDES = (128, 256, 512, 1024, 2048, 4096, 65536)
 _PIECE_COLUMNS = 3  # of 32 bytes: 256 bytes
 _HASHED_CHANNEL_BITS = 6  # the mix needs a power of two; ratios do not depend on the number of channels
 
@@ -105,21 +108,60 @@ def as_csv(rows: Iterable[Compared]) -> str:
     return text.getvalue()
 
 
+def markdown(rows: Sequence[Compared]) -> str:
+    """Two tables for a page: K and V rows by size and kept share, then planes, random rows and strides.
+
+    A cell holds silicon / model / model with the hashed map.
+    """
+    cell = {row.pattern: f"{row.silicon:.2f} / {row.model:.2f} / {row.hashed_map:.2f}" for row in rows}
+    kept = [(f"{size} B", *(cell[f"kv_{size}_keep{keep}"] for keep in KEPT)) for size in SIZES]
+    planes = [
+        (f"MSB plane of {size} B rows, then {share} % of the LSB rows", cell[f"planes_{size}_keep100_lsb{share}"])
+        for size in SIZES
+        for share in SHARES
+    ]
+    planes += [(f"the same, 64 B, 50 % kept, {share} %", cell[f"planes_64_keep50_lsb{share}"]) for share in SHARES]
+    other = [(f"random {size} B", cell[f"random_{size}_in_16GiB"]) for size in SIZES]
+    other += [(f"64 B every {stride} B", cell[f"strided_{stride}_read_64"]) for stride in STRIDES]
+    return "\n\n".join(
+        [
+            as_markdown(("K/V rows, kept", *(f"{keep} %" for keep in KEPT)), kept),
+            as_markdown(("pattern", "silicon / model / hashed map"), planes + other),
+            _errors(rows),
+        ]
+    )
+
+
+def _errors(rows: Sequence[Compared]) -> str:
+    gathers = [abs(row.error) for row in rows if row.pattern.startswith(("kv", "planes"))]
+    others = [abs(row.error) for row in rows if not row.pattern.startswith(("kv", "planes"))]
+    explained = [abs(row.hashed_map / row.silicon - 1) for row in rows]
+    return (
+        f"Mean error of the prediction: {np.mean(gathers):.1%} over gathers and planes, {np.mean(others):.1%} over "
+        f"random rows and strides, {np.max(gathers + others):.0%} at most. With the hashed map: {np.mean(explained):.1%} "
+        "over all."
+    )
+
+
+def as_markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def main(
     out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("dram_silicon.csv"),
     standard: Annotated[str, typer.Option(help="The DRAM standard of the model.")] = "hbm3e",
     mebibytes: Annotated[int, typer.Option(min=1, help="Useful bytes of each pattern to simulate, in MiB.")] = 32,
+    page: Annotated[Path | None, typer.Option(help="A page whose table is made anew.")] = None,
 ) -> None:
     """Simulate the streams of the probe's record and put the ratios side by side."""
     records = [read(RESULTS / name) for name in RECORDS]
     rows = compare(default_spec(standard), records, mebibytes << 20)
     with replacing(out) as scratch:
         scratch.write_text(as_csv(rows), encoding="utf-8")
-    gathers = [abs(row.error) for row in rows if row.pattern.startswith(("kv", "planes"))]
-    typer.echo(
-        f"wrote {out}: {len(rows)} patterns, mean |error| {np.mean([abs(row.error) for row in rows]):.1%}, "
-        f"of gathers and planes {np.mean(gathers):.1%}"
-    )
+    if page:
+        put_on_page(page, markdown(rows), "silicon")
+    typer.echo(f"wrote {out}: {len(rows)} patterns. {_errors(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Our DRAM model beside two cycle-level simulators on the same traces: a table, a plot and a score.
 
-    python -m analysis.dram_agreement --references DIR --traces DIR --out DIR [--page docs/dram.md]
+    python -m analysis.dram.agreement --references DIR --traces DIR --out DIR [--page docs/dram.md]
 
 references   `ramulator2.json` and `dramsim3.json`: {"simulator": {name, version, commit}, "rows": [...]}; a row has
              config, trace, mapping, mode, refresh, scheduler, cycles_nck, row_hit_rate_by_acts, burst_read_latency_nck
@@ -157,7 +157,7 @@ def _latency(row: Mapping[str, Any]) -> float:
 
 def run_ours(reference: Mapping[str, Any], traces: Path) -> dict[str, Any]:
     """The same trace on ours, configured as that row was."""
-    from analysis.dram_report import run_requests
+    from analysis.dram.report import run_requests
     from workloads.request_trace import read_requests
 
     options = {
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     from analysis.cache import use_kernel_cache
 
     use_kernel_cache()
-    from analysis.dram_agreement_views import draw, markdown, put_on_page, write_table
+    from analysis.dram.views import draw, markdown, put_on_page, write_table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("references", "traces", "out"):

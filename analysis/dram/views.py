@@ -1,4 +1,4 @@
-"""The comparison of `analysis.dram_agreement` as CSV, as a table of a page, and as a plot."""
+"""The comparison of `analysis.dram.agreement` as CSV, as a table of a page, and as a plot."""
 
 import csv
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from analysis.dram_agreement import Row, mean_errors
+from analysis.dram.agreement import Row, mean_errors
 from analysis.writing import replacing
 
 OURS = ("cycles", "low", "high", "alone", "within", "error", "row_hit_rate", "row_hits_within",
@@ -73,9 +73,9 @@ def _hits(row: Row) -> list[float]:
     return [x for x in (row.ramulator2_row_hit_rate, row.dramsim3_row_hit_rate) if x == x]
 
 
-def put_on_page(page: Path, table: str) -> None:
-    """Replace what stands between the page's two comments. Raises ValueError where they are not there."""
-    start, end = "<!-- agreement: begin -->", "<!-- agreement: end -->"
+def put_on_page(page: Path, table: str, name: str = "agreement") -> None:
+    """Replace what stands between the page's two comments of that name. Raises ValueError where they are not there."""
+    start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = page.read_text("utf-8").partition(start)
     _, closed, after = rest.partition(end)
     if not found or not closed:
