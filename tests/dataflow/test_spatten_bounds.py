@@ -249,8 +249,8 @@ def test_more_is_at_most_a_little_slower_where_requests_are_reordered(name: str,
     """Oldest-ready arbitration and FR-FCFS have anomalies, as list scheduling has (Graham 1969).
 
     The largest of 150 random cases on either machine: with one V buffer more, 386 for 335 cycles (with 4 reads
-    outstanding, V that is not needed yet goes before the Q that is), else with twice the channels 6 %, with one K buffer
-    more 4 %. The cases below stay within 5 %.
+    outstanding, V that is not needed yet goes before the Q that is), else with twice the channels 6 %, with one K
+    buffer more 4 %. The cases below stay within 5 %.
     """
     for seed in range(25):
         machine, rows = case(seed, name)

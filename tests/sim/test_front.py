@@ -13,20 +13,10 @@ from hypothesis import strategies as st
 
 from accel.machine import load_machine, load_standard
 from dataflow.memory import dram_spec, peak_bytes_per_s
-from sim.dram import (
-    FOREVER,
-    NO_TRACE,
-    DramSpec,
-    IdealSpec,
-    MemoryState,
-    advance,
-    finish_memory,
-    next_return,
-    start_memory,
-    submit,
-)
+from sim.dram import FOREVER, NO_TRACE, DramSpec, IdealSpec, advance, finish_memory, start_memory
 from tests.sim.random_plans import SMALL_HBM2, random_dram
-from tests.sim.slow_front import Segments, Slice, SlowFront
+from tests.sim.serving import collect, hand_over, random_slices, serve
+from tests.sim.slow_front import Segments, SlowFront
 
 LINEAR = (("column", 3), ("bank", 2), ("bank_group", 2), ("row", 4), ("pseudo_channel", 0), ("channel", 0))
 SIZES = ("channels", "pseudo_channels", "bank_groups", "banks_per_group", "burst_bytes", "fields")
@@ -42,53 +32,6 @@ HBM2_LINEAR = replace(SMALL_HBM2, channels=1, pseudo_channels=1, bank_groups=4, 
 def at(group: int = 0, bank: int = 0, row: int = 0, column: int = 0) -> Segments:
     """One burst of LINEAR."""
     return [((column | bank << 3 | group << 5 | row << 7) * 32, 32)]
-
-
-def hand_over(memory: MemoryState, number: int, item: Slice) -> int:
-    start, write, segments = item
-    address, size = np.array(segments, np.int64).T
-    return int(submit(memory.config, memory.state, NO_TRACE, number, write, address.copy(), size.copy(), start))
-
-
-def serve(spec: DramSpec | IdealSpec, slices: list[Slice], limit: int = FOREVER) -> tuple[list[int], list[int]]:
-    """Core cycles in which each slice is issued and returned; asked for returns in steps of `limit`."""
-    memory = start_memory(spec, len(slices))
-    issued: list[int] = []
-    returned = [-1] * len(slices)
-    for number, (start, write, segments) in enumerate(slices):
-        start = max([start, *issued[-1:]])
-        collect(memory, returned, range(0, start, limit))
-        issued.append(hand_over(memory, number, (start, write, segments)))
-    steps = 1 if limit == FOREVER else 10**9
-    collect(memory, returned, (limit * (i + 1) for i in range(steps)))
-    return issued, returned
-
-
-def collect(memory: MemoryState, returned: list[int], limits: object) -> None:
-    """Ask for returns up to each limit until none is out."""
-    for limit in limits:  # type: ignore[attr-defined]
-        number = 0
-        while number >= 0:
-            time, number = next_return(memory.config, memory.state, NO_TRACE, limit)
-            if number >= 0:
-                assert returned[number] < 0
-                assert time >= max(returned)  # in time order
-                returned[number] = int(time)
-        if -1 not in returned:
-            return
-
-
-def random_slices(rng: np.random.Generator, count: int, space: int) -> list[Slice]:
-    """Slices at growing times, a third of them writes; segments unaligned and of any length to 200 bytes."""
-    starts = np.cumsum(rng.choice([0, 0, 5, 60], count))
-    return [
-        (
-            int(start),
-            bool(rng.random() < 0.3),
-            list(zip(rng.integers(0, space, n), rng.integers(1, 200, n), strict=True)),
-        )
-        for start, n in zip(starts, rng.integers(1, 4, count), strict=True)
-    ]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ COMPILED = {
     "overtaking in order": ("max(lane_free[u, lane], last_start[u])", "lane_free[u, lane]"),
     "return not awaited": ("finish[t] = back + latency[memory_unit]", "finish[t] = free[t] + latency[memory_unit]"),
     "no latency of the fetcher": ("finish[t] = back + latency[memory_unit]", "finish[t] = back"),
-    "decided before returns": ("next_return(c, s, when)", "next_return(c, s, when - (when < FOREVER))"),
+    "decided before returns": ("next_return(c, s, trace, when)", "next_return(c, s, trace, when - (when < FOREVER))"),
     "lane free too soon": ("lane_free[u, lane] = at\n        depth", "lane_free[u, lane] = at - 1\n        depth"),
 }
 SIMPY = {
