@@ -138,8 +138,8 @@ def _errors(rows: Sequence[Compared]) -> str:
     explained = [abs(row.hashed_map / row.silicon - 1) for row in rows]
     return (
         f"Mean error of the prediction: {np.mean(gathers):.1%} over gathers and planes, {np.mean(others):.1%} over "
-        f"random rows and strides, {np.max(gathers + others):.0%} at most. With the hashed map: {np.mean(explained):.1%} "
-        "over all."
+        f"random rows and strides, {np.max(gathers + others):.0%} at most. "
+        f"With the hashed map: {np.mean(explained):.1%} over all."
     )
 
 

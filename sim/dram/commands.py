@@ -28,7 +28,7 @@ def _note(c, m, trace, ch, t, command, number, row):  # type: ignore[no-untyped-
         return
     i = m[L.TRACED]
     all_banks = command in (PREA, REF)
-    trace[i, 0], trace[i, 1] = t, (ch - c[L.CHANNEL_AT]) // c[L.CHANNEL_SIZE]
+    trace[i, 0], trace[i, 1] = t, m[ch + L.NUMBER]
     trace[i, 2], trace[i, 3] = number >> c[L.BANK_SHIFT], command
     trace[i, 4] = -1 if all_banks else number & ((1 << c[L.BANK_SHIFT]) - 1)
     trace[i, 5] = row

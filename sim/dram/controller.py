@@ -115,6 +115,7 @@ def advance_channel(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
     while not trace_is_full(m, trace):
         t = next_time(c, m, ch)
         if t >= until:
+            m[index(c[L.NEXT_AT] + m[ch + L.NUMBER])] = t
             return
         act(c, m, trace, ch, t)
 
@@ -123,5 +124,6 @@ def advance_channel(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
 def advance(c, m, trace, until):  # type: ignore[no-untyped-def]
     """Run all channels through everything that happens before tick `until`."""
     for channel in range(c[L.CHANNELS]):
-        advance_channel(c, m, trace, c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE], until)
+        if m[index(c[L.NEXT_AT] + channel)] < until:
+            advance_channel(c, m, trace, c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE], until)
     m[L.ADVANCED] = max(m[L.ADVANCED], until)

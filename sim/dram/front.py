@@ -53,6 +53,7 @@ def _make_room(c, m, trace, ch, ps):  # type: ignore[no-untyped-def]
         2 * m[ps + L.FIFO_COUNT] > c[L.FIFO_DEPTH] and none_runs_dry(c, m, ch)
     ):
         act(c, m, trace, ch, next_time(c, m, ch))
+    m[index(c[L.NEXT_AT] + m[ch + L.NUMBER])] = 0  # not known
 
 
 @inlined

@@ -31,9 +31,9 @@ LATENCY_BINS = 1 << 16  # ticks; slower reads share the last bin
  BANK_GAP, BANK_GAP_AGAIN, RRD_REF, READ_ROOM, WRITE_ROOM, WRITES_HIGH, WRITES_LOW, OUTSTANDING, CAP, CLOSED, FCFS,
  UNPROTECTED, PER_BANK,
  # ... and where the blocks of the state begin and how large they are
- CHANNEL_AT, CHANNEL_SIZE, PSEUDO_AT, PSEUDO_SIZE, GROUP_AT, BANK_AT, SLOT_AT, SLICE_AT, HEAP_AT, DECODE_AT,
- LATENCY_AT, FIFO_AT, FIFO_ROOM, CONFIG_SIZE) = range(76)  # fmt: skip
-# of the whole memory, at 0
+ NEXT_AT, CHANNEL_AT, CHANNEL_SIZE, PSEUDO_AT, PSEUDO_SIZE, GROUP_AT, BANK_AT, SLOT_AT, SLICE_AT, HEAP_AT, DECODE_AT,
+ LATENCY_AT, FIFO_AT, FIFO_ROOM, CONFIG_SIZE) = range(77)  # fmt: skip
+# of the whole memory, at 0 (at NEXT_AT the time before which each channel has nothing to do)
 (HEAP_SIZE, OUT, ADVANCED, FRONT, STALLED, LAST_BACK, LAST_ACCEPTED, LATENCY_SUM, ACTIVE_TICKS,
  TRACED, COUNTS) = range(11)  # fmt: skip
 IDLE = COUNTS + len(COUNTED)
@@ -43,7 +43,7 @@ TOTAL = IDLE + len(CAUSES)
 # whose ACT is out, row hits and row commands wanted by queue
 (COLUMN_FROM, ROW_FROM, COLUMN_PICK, ROW_PICK, ADMIT_TIME, ADMIT_PSEUDO, WRITE_MODE, MODE_TICK, QUEUED,
  QUEUED_WRITES, ORDER, FREE_SLOT, OPEN_BANKS, ACTIVE_BANKS, HITS, HITS_WRITES, ROWS, ROWS_WRITES, REFRESH_DUE, PENDING,
- REFRESH_TURN, REFRESHED_AT, ARRIVAL, CHANNEL_COLUMNS) = range(24)  # fmt: skip
+ REFRESH_TURN, REFRESHED_AT, ARRIVAL, NUMBER, CHANNEL_COLUMNS) = range(25)  # fmt: skip
 # of a pseudo-channel: the column and the row command it would give next and when; when its FIFO's head is accepted,
 # earliest next offer, FIFO, accepted reads that have no command yet, return times of those that have (a ring);
 # earliest commands, last four activates, data bus
@@ -223,7 +223,8 @@ def _lay_out(c: NDArray[np.int64], slices: int, fifo_room: int, histogram: bool)
     c[BANK_AT] = c[GROUP_AT] + (banks >> c[GROUP_SHIFT]) * GROUP_COLUMNS
     c[SLOT_AT] = c[BANK_AT] + banks * BANK_COLUMNS
     c[CHANNEL_SIZE] = c[SLOT_AT] + slots * SLOT_COLUMNS
-    c[CHANNEL_AT] = TOTAL
+    c[NEXT_AT] = TOTAL
+    c[CHANNEL_AT] = TOTAL + c[CHANNELS]
     c[SLICE_AT] = c[CHANNEL_AT] + c[CHANNELS] * c[CHANNEL_SIZE]
     c[HEAP_AT] = c[SLICE_AT] + slices * SLICE_COLUMNS
     c[DECODE_AT] = c[HEAP_AT] + 2 * (slices + 1)
@@ -289,7 +290,8 @@ def start_memory(
     c[LOOKAHEAD] = min(c[READ_BACK], c[WRITE_BACK]) if writes else c[READ_BACK]
     m = np.zeros(_lay_out(c, slices, spec.fifo_depth or fifo_room, histogram), np.int64)
     m[c[DECODE_AT] : c[LATENCY_AT]] = _decode_table(replace(spec, core_ps=0))
-    for channel in channels_of(c, m):
+    for number, channel in enumerate(channels_of(c, m)):
+        channel[NUMBER] = number
         _start_channel(c, channel)
     m[STALLED] = -FOREVER
     pseudo_channels(c, m)[:, :, FIFO_BASE] = _fifo_bases(c)

@@ -163,6 +163,8 @@ def push_fifo(c, m, ch, p, code, available):  # type: ignore[no-untyped-def]
     if m[ps + L.FIFO_COUNT] == 1:
         _offer_head(c, m, ch, ps)
         _first_offer(c, m, ch)
+        next_at = index(c[L.NEXT_AT] + m[ch + L.NUMBER])
+        m[next_at] = min(m[next_at], m[ch + L.ADMIT_TIME] + 1)
 
 
 @inlined
