@@ -77,10 +77,10 @@ def other_configuration(machine: str, settings: Mapping[str, Any]) -> tuple[str,
     """
     from accel.machine import load_machine
 
-    memory = getattr(load_machine(machine), "memory", None)
-    if memory is None or not memory.compare_with:
+    other = getattr(getattr(load_machine(machine), "memory", None), "compare_with", None)
+    if other is None:
         return None
-    return memory.compare_with, {k: v for k, v in settings.items() if "memory." not in k}
+    return other, {k: v for k, v in settings.items() if "memory." not in k}
 
 
 def policy_for(recorded: bool, values: Mapping[str, Any], origin: str = "policy") -> "Policy | None":
