@@ -121,11 +121,14 @@ def test_refresh_holds_up_and_closes_rows() -> None:
     assert serve(spec, [(0, R, at()), (99, R, at())])[1] == [first, 101 + 30 + 7 + 2]
 
 
-@pytest.mark.parametrize(("other", "later"), [(at(bank=1), 1), ([(1 << 16, 32)], 0)])
+@pytest.mark.parametrize(("other", "later"), [([(1 << 16, 32)], 1), ([(1 << 17, 32)], 0)])
 def test_one_request_a_cycle_enters_a_channel(other: Segments, later: int) -> None:
-    """A row hit and a burst for a closed bank leave together: in the same channel its ACT goes a cycle later."""
-    two = tuple((name, 1 if name == "channel" else bits) for name, bits in LINEAR)
-    spec = replace(QUIET, rcd_read=7, channels=2, fields=two)
+    """A row hit and a burst for a closed bank leave together: in the same channel its ACT goes a cycle later.
+
+    They are for two pseudo-channels, whose FIFOs could both offer one at once; then for two channels.
+    """
+    two = tuple((name, 1 if name in ("pseudo_channel", "channel") else bits) for name, bits in LINEAR)
+    spec = replace(QUIET, rcd_read=7, channels=2, pseudo_channels=2, fields=two)
     issued, returned = serve(spec, [(0, R, at()), (100, R, [*at(), *other])])
     assert (issued[1], returned[1]) == (101, 100 + later + 1 + 7 + 2)
 
