@@ -46,6 +46,9 @@ def run(
     read_queue: Annotated[int | None, typer.Option(help="Bursts a pseudo-channel.")] = None,
     write_queue: Annotated[int | None, typer.Option(help="Bursts a pseudo-channel.")] = None,
     outstanding: Annotated[int | None, typer.Option(help="Reads on their way, a pseudo-channel.")] = None,
+    fifo_depth: Annotated[
+        int | None, typer.Option(help="Bursts in front of a pseudo-channel; a full FIFO holds up all. 0: unbounded.")
+    ] = None,
     commands: Annotated[Path | None, typer.Option(help="Write the DRAM commands as CSV.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Prove that the commands keep the standard's rules.")] = False,
     export_ramulator: Annotated[Path | None, typer.Option(help="Write the requests as a load/store trace.")] = None,
@@ -62,7 +65,7 @@ def run(
     overrides = {
         "map": _address_map(mapping), "scheduler": scheduler, "page": page, "refresh": refresh, "channels": channels,
         "row_hit_cap": row_hit_cap, "read_queue": read_queue, "write_queue": write_queue,
-        "outstanding_reads": outstanding,
+        "outstanding_reads": outstanding, "fifo_depth": fifo_depth,
     }  # fmt: skip
     given = {name: value for name, value in overrides.items() if value is not None}
     finished = _serve(trace, standard, mode, commands is not None or check, given)

@@ -21,7 +21,7 @@ BUSY = 0.9  # from this share on, the data bus itself is named as the limit
 LEFT_OUT = (
     "ranks, power-down, self-refresh, temperature, ECC, refresh management, clock-domain crossings in the controller",
     "writes are done when the controller has taken them, never merged, never forwarded to reads",
-    "the front end: unbounded FIFOs, so that a busy channel holds up no other",
+    "the way from the requester to the FIFOs; unbounded ones (fifo_depth 0) let no busy channel hold up another",
 )
 # cause -> (what happened, what would help)
 CAUSES = {

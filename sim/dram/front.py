@@ -1,7 +1,7 @@
 """The way in and out for plans: slices become bursts, bursts enter FIFOs, data come back in time order.
 
 One slice at a time, `request_lanes` bursts a memory cycle, at most one per channel and cycle, in order: a full FIFO
-holds up everything behind it (head of line).
+holds up everything behind it (head of line), and what comes after it begins a memory cycle of its own.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def _make_room(c, m, trace, ch, ps):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _enter(c, m, trace, burst, low, g):  # type: ignore[no-untyped-def]
+def enter(c, m, trace, burst, low, g):  # type: ignore[no-untyped-def]
     """Put one burst into its FIFO at tick g or as soon as there is room; returns the time it went in."""
     code, channel = decode(c, m, burst)
     ch = index(c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE])
@@ -100,7 +100,7 @@ def _issue(c, m, trace, low, address, size, g):  # type: ignore[no-untyped-def]
         while burst <= end:
             if lane == c[L.LANES]:
                 g, lane = g + c[L.EDGES], 0
-            entered = _enter(c, m, trace, burst, low, g)
+            entered = enter(c, m, trace, burst, low, g)
             if entered > g:
                 g, lane = entered, 0
             lane += 1

@@ -1,11 +1,12 @@
 """A stream of requests straight into the controller, without a plan: what `tilewright dram run` runs.
 
-Every pseudo-channel has an unbounded FIFO of bursts in the order of the stream, so a busy channel does not hold up
-the others; each FIFO offers its head once a tick. Channels are run as soon as no later request can interfere, so
-memory stays flat however long the stream is, as long as it does not leave a pseudo-channel without requests.
+Every pseudo-channel has a FIFO of bursts in the order of the stream, which offers its head once a tick. Unbounded ones
+(`fifo_depth` 0) let no busy channel hold up another; channels are run as soon as no later request can interfere, so
+memory stays flat however long the stream is, as long as it does not leave a pseudo-channel without requests. Finite
+ones are filled in order, as in a plan: one that is full holds up everything behind it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 import sim.dram.layout as L
 from sim.dram.controller import act, advance_channel, next_time, trace_is_full
-from sim.dram.front import decode, none_runs_dry, pseudo_number
+from sim.dram.front import decode, enter, none_runs_dry, pseudo_number
 from sim.dram.jit import index, inlined, jitted
 from sim.dram.layout import grow_fifos, pseudo_channels, start_memory
 from sim.dram.queues import pseudo_at, push_fifo
@@ -109,6 +110,25 @@ def _chain(c, m, trace, first, bursts, write, at, time):  # type: ignore[no-unty
     return len(first), time
 
 
+@jitted
+def _enter_in_order(c, m, trace, first, bursts, available, write, spare, at, g, lane):  # type: ignore[no-untyped-def]
+    """Requests from number `at` on into finite FIFOs, from tick g on; stops with less than `spare` left of the trace."""
+    for i in range(at, len(first)):
+        g = max(g, available[i] * c[L.EDGES])
+        if trace.shape[0]:
+            _run_safely(c, m, trace, g)  # so that entering issues few commands
+            if trace.shape[0] - m[L.TRACED] < spare:
+                return i, g, lane
+        for burst in range(first[i], first[i] + bursts):
+            if lane == c[L.LANES] > 0:
+                g, lane = g + c[L.EDGES], 0
+            entered = enter(c, m, trace, burst, write[i], g)
+            if entered > g:
+                g, lane = entered, 0
+            lane += 1
+    return len(first), g, lane
+
+
 @dataclass(frozen=True)
 class StreamResult:
     """What a stream cost.
@@ -158,12 +178,17 @@ class RequestStream:
     def __init__(self, spec: DramSpec, mode: str = "asap", request_bytes: int = 64, trace: bool = False) -> None:
         if mode not in MODES:
             raise ValueError(f"mode: must be one of {', '.join(MODES)}, got {mode!r}")
+        if mode == "chain":
+            spec = replace(spec, fifo_depth=0)  # one request at a time fills none
         self.spec, self.mode = spec, mode
         self._bursts = max(1, request_bytes // spec.burst_bytes)
         self._memory = start_memory(spec, 1, fifo_room=1024, histogram=True)
-        self._trace = np.zeros((_TRACE_ROOM if trace else 0, 6), np.int64)
+        c = self._config
+        slots = c[L.READ_ROOM] + c[L.WRITE_ROOM] + (c[L.PSEUDO] << c[L.BANK_SHIFT]) + c[L.PSEUDO] * spec.fifo_depth
+        self._spare = self._bursts * 4 * (int(slots) + 16)  # commands until every burst of a request has entered
+        self._trace = np.zeros((max(_TRACE_ROOM, 4 * self._spare) if trace else 0, 6), np.int64)
         self._kept: list[CommandTrace] = []
-        self._requests = self._written = self._time = 0
+        self._requests = self._written = self._time = self._lane = 0
 
     def feed(self, cycle: NDArray[np.int64], address: NDArray[np.int64], write: NDArray[np.bool_]) -> None:
         """The next requests: memory cycle (used by "timed", must not decrease), byte address, whether it writes."""
@@ -177,6 +202,9 @@ class RequestStream:
             self._feed_chain(first, writes)
             return
         available = np.asarray(cycle, np.int64) if self.mode == "timed" else np.zeros(len(first), np.int64)
+        if self.spec.fifo_depth:
+            self._feed_in_order(first, available, writes)
+            return
         longest = int(_longest(self._config, self._memory.state, first, self._bursts))
         if longest > self._config[L.FIFO_ROOM]:
             self._memory = grow_fifos(self._memory, 2 * longest)
@@ -192,6 +220,17 @@ class RequestStream:
         at, m = 0, self._memory.state
         while at < len(first):
             at, self._time = _chain(self._config, m, self._trace, first, self._bursts, writes, at, self._time)
+            self._keep_trace()
+
+    def _feed_in_order(
+        self, first: NDArray[np.int64], available: NDArray[np.int64], writes: NDArray[np.int64]
+    ) -> None:
+        at, m = 0, self._memory.state
+        while at < len(first):
+            at, self._time, self._lane = _enter_in_order(
+                self._config, m, self._trace, first, self._bursts, available, writes, self._spare, at, self._time,
+                self._lane,
+            )  # fmt: skip
             self._keep_trace()
 
     def _keep_trace(self) -> bool:

@@ -135,8 +135,19 @@ def test_operands_pay_for_what_they_did() -> None:
     assert shares["o"]["io"] / PJ == pytest.approx(256 * 1.17)
 
 
-def test_spatten_pays_rows_and_bits_as_before() -> None:
-    """909 pJ an activate and 3.48 pJ a bit moved."""
+def test_spatten_pays_rows_and_bits() -> None:
+    """909 pJ an activate, 2.68 pJ a bit inside and 0.80 at the pins; operands by their bytes and activates."""
     standard = load_standard(load_machine("spatten").memory.standard)
-    expected = {"dram_activate": 10 * 909 * PJ, "dram_data": 6400 * 8 * 3.48 * PJ}
-    assert dram_energy_j(standard, 10, 6400) == pytest.approx(expected)
+    commands, moved = {"activates": 10, "reads": 200}, {"key": (4800, 0), "value": (1600, 0)}
+    parts, operands = dram_energy_j(standard, commands, (0.0, 0.0), 16, moved, {"key": 10, "value": 0})
+    bits = 6400 * 8 * PJ
+    assert parts == pytest.approx({"dram_activate": 9090 * PJ, "dram_read": 2.68 * bits, "dram_io": 0.80 * bits})
+    assert operands == pytest.approx({"key": 9090 * PJ + 3.48 * bits * 3 / 4, "value": 3.48 * bits / 4})
+
+
+def test_spatten_pays_standby_and_refresh() -> None:
+    """Sixteen channels of two, half of the time with a row open; 33 and 24 mW, 30.42 nJ a refresh."""
+    standard = load_standard(load_machine("spatten").memory.standard)
+    parts, _ = dram_energy_j(standard, {"refreshes": 3}, (1000.0, 16000.0), 16, {"key": (64, 0)}, {})
+    standby = 16000 * 1e-9 * (0.033 + 0.024)
+    assert parts == pytest.approx({"dram_refresh": 3 * 30420 * PJ, "dram_background": standby})
