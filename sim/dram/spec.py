@@ -78,7 +78,7 @@ class DramSpec:
     scheduler: str = "fr_fcfs"
     page: str = "open"
     refresh_mode: str = "all_bank"
-    row_hit_cap: int = 0  # column commands of one activation while another row of the bank waits; 0: no limit
+    row_hit_cap: int = 0  # column commands of one activation while an older request waits for another row; 0: no limit
     read_queue: int = 64  # a pseudo-channel, pooled over those of a channel
     write_queue: int = 32
     write_high: float = 0.8  # writes are drained when their queue is fuller than this ...

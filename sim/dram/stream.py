@@ -112,7 +112,7 @@ def _chain(c, m, trace, first, bursts, write, at, time):  # type: ignore[no-unty
 
 @jitted
 def _enter_in_order(c, m, trace, first, bursts, available, write, spare, at, g, lane):  # type: ignore[no-untyped-def]
-    """Requests from number `at` on into finite FIFOs, from tick g on; stops with less than `spare` left of the trace."""
+    """Requests from number `at` on into finite FIFOs, from tick g on; stops when the trace has no `spare` rows left."""
     for i in range(at, len(first)):
         g = max(g, available[i] * c[L.EDGES])
         if trace.shape[0]:
