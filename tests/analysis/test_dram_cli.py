@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from accel.machine import load_standard, standard_names
 from analysis.cli import app
 from analysis.dram.agreement import Row, compare, kind_of, mean_errors, summary
-from analysis.dram.views import markdown, put_on_page, write_table
 from analysis.dram.report import CAUSES, DramRun, capacity_bytes, limit, notes
+from analysis.dram.views import markdown, put_on_page, write_table
 from dataflow.memory import default_memory, default_spec, peak_bytes_per_s
 from sim.dram.layout import CAUSES as COUNTED
 from sim.dram.stream import StreamResult
