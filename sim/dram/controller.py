@@ -6,9 +6,10 @@ At one tick: a refresh may become due, then the column slot, then the row slot; 
 
 import sim.dram.layout as L
 from sim.dram.choose import choose_column, choose_row, consider, stale_columns, stale_rows, turn_mode
-from sim.dram.commands import activate, column, precharge, precharge_all, refresh, refresh_bank
+from sim.dram.columns import column
 from sim.dram.jit import index, inlined, jitted
 from sim.dram.queues import accept
+from sim.dram.rows import activate, precharge, precharge_all, refresh, refresh_bank
 from sim.dram.spec import ACT, PRE, PREA, REF
 
 
