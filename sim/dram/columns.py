@@ -3,7 +3,7 @@
 import sim.dram.layout as L
 from sim.dram.choose import act_start, check_mode, offer_row, pre_start, stale_columns, stale_rows
 from sim.dram.issue import hold_bus, note
-from sim.dram.jit import index, inlined, jitted
+from sim.dram.jit import index, inlined
 from sim.dram.limits import blame
 from sim.dram.queues import bank_at, classify, forget, group_of, offer_again, pseudo_at, pseudo_of, row_of, unlink
 from sim.dram.returns import push
@@ -101,7 +101,7 @@ def _closes_itself(c, m, ch, bank, number):  # type: ignore[no-untyped-def]
     return (m[bank + L.HIT] == 0 and m[bank + L.HIT_WRITE] == 0) or m[bank + L.COLUMNS] >= c[L.CAP]
 
 
-@jitted
+@inlined
 def column(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
     """Issue the chosen read or write of that bank and account for its return."""
     ch = index(ch)

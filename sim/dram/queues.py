@@ -186,7 +186,7 @@ def _take_slot(c, m, ch, p, a):  # type: ignore[no-untyped-def]
     return slot
 
 
-@jitted
+@inlined
 def accept(c, m, ch):  # type: ignore[no-untyped-def]
     """Accept the next head of a FIFO; returns its bank and queue. It can be served from the tick after."""
     ch = index(ch)
