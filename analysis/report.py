@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.api import other_configuration
 from analysis.findings import DRAWS, Findings
 from analysis.plots import scale
 from analysis.quantities import label, shown, unit_of
@@ -102,7 +103,9 @@ def _sources(findings: Findings) -> dict[str, str]:
     from accel.machine import find_machine
 
     sweep = findings.run.sweep
-    machines = [find_machine(name) for name in (sweep.machine, *sweep.baselines)]
+    other = other_configuration(sweep.machine, {})
+    names = (sweep.machine, *(other[:1] if other else ()), *sweep.baselines)
+    machines = [find_machine(name) for name in names]
     files = [*machines, *_standards(machines), *([sweep.file] if sweep.file else [])]
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 

@@ -72,6 +72,9 @@ def _lines(error: ValidationError) -> list[str]:
 
 def _spec(memory: Memory, standard: Standard, core_ps: int) -> DramSpec:
     o, c = standard.organisation, memory.controller
+    if c.refresh == "per_bank" and not standard.timing.refresh_bank_cycles:
+        allowed = "allowed: all_bank, none"
+        raise ValueError(f"refresh: {standard.name} has no refresh of single banks ({allowed}), got per_bank")
     delays = {name.removesuffix("_cycles"): value for name, value in standard.timing.model_dump().items()}
     return DramSpec(
         channels=memory.channels,

@@ -158,14 +158,16 @@ def put_run(trace: Path, told: dict[str, Any]) -> None:
         ("read latency, cycles", f"mean {told['mean_read_latency_cycles']:.1f}, {percentiles}"),
         ("energy", f"{told['energy_j'] * 1e6:,.3f} uJ"),
     ]
-    parts = {name: joules for name, joules in told["energy_j_by_component"].items() if joules}
-    rows += [(f"  {name}", f"{joules * 1e6:,.3f} uJ") for name, joules in parts.items()]
+    parts = told["energy_j_by_component"].items()
+    rows += [(f"  {name}", f"{joules * 1e6:,.3f} uJ" if joules else "-") for name, joules in parts]
     put_table(f"{trace.name}: {told['requests']:,} requests to {where['standard']} {where['speed']}", ["", ""], rows)
+    busy = [("moving data", f"{max(0.0, 1 - sum(told['limited_by'].values())):.1%}")]
     lost = [(name.replace("_", " "), f"{share:.1%}") for name, share in told["limited_by"].items() if share >= 0.0005]
     if lost:
-        put_table("Data buses stood idle for", ["cause", "of the time"], lost)
+        put_table("Time of the data buses, and what kept them idle", ["", "of the time"], busy + lost)
     put_text(f"Limited by: {told['limit']}.")
     put_text(f"Source: {told['source']}; {_stand_in(told['nearest_preset'])}address map {where['address_map']}.")
+    put_text(f"Energy: {told['energy_source']}. Left out: {told['left_out'][-1].removeprefix('energy: ')}.")
     for note in told["notes"]:
         put_text(f"Note: {note}.")
     for violation in told.get("violations", ()):

@@ -80,7 +80,11 @@ def _put_other(row: dict[str, Any], other: dict[str, Any]) -> None:
 
     keys = ("latency_s", "energy_j")
     lines = [(one["machine"], *(shown(key, one[key]) for key in keys), one["limited_by"]) for one in (row, other)]
-    put_table("Sources disagree about its DRAM: both configurations", ["", "latency", "energy", "limited by"], lines)
+    put_table("With either of its DRAM configurations", ["", "latency", "energy", "limited by"], lines)
+    put_text(
+        "Its sources disagree about the timings and the address map of its memory, so both are shown: "
+        f"`tilewright machine show {other['machine']}` has the other with its origin on each line."
+    )
 
 
 def assignments(pairs: Iterable[str] | None) -> dict[str, Any]:

@@ -56,11 +56,12 @@ CAUSES = {
     ),
     "no_requests": ("there was nothing to serve", ""),
 }
-_NOTHING = {  # mode -> why there was nothing to serve
-    "asap": "the channels did not get the same work: a map or a stride that spreads requests evenly would help",
-    "timed": "requests came more slowly than the memory could serve them",
-    "chain": "each request waited for the one before: only a shorter latency, or fewer dependent requests, would help",
+_NOTHING = {  # mode -> why there was nothing to serve, in a name and a sentence
+    "asap": ("uneven channels", "they did not get the same work: a map or a stride that spreads requests would help"),
+    "timed": ("slow arrivals", "requests came more slowly than the memory could serve them"),
+    "chain": ("dependent requests", "each waited for the one before: a shorter latency, or fewer of them, would help"),
 }
+_DRAIN_CYCLES = 500  # after the last arrival: a refresh and a row, no queue that had built up
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,12 @@ class DramRun:
         shares = {cause: lost / time if time else 0.0 for cause, lost in self.result.idle.items()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
+    @property
+    def notes(self) -> list[str]:
+        """About the configuration, and about what of the trace was not used."""
+        ignored = f"the cycles of the trace are ignored (--mode {self.mode}); --mode timed keeps them"
+        return notes(self.spec) + [ignored] * self.result.ignored_cycles
+
     def to_dict(self) -> dict[str, Any]:
         """All that `tilewright dram run --json` says; cycles are of the memory clock (nCK)."""
         r, standard = self.result, self.standard
@@ -125,7 +132,7 @@ class DramRun:
             "source": standard.source,
             "nearest_preset": standard.nearest_preset,
             "energy_source": standard.energy.source,
-            "notes": notes(self.spec),
+            "notes": self.notes,
             "left_out": [*LEFT_OUT, f"energy: {standard.energy.left_out}"],
         }
 
@@ -182,15 +189,21 @@ def notes(spec: DramSpec) -> list[str]:
 
 def limit(run: DramRun) -> str:
     """One sentence: what limited the run, what that means, what would help."""
-    busy = max(0.0, 1 - sum(run.limits.values()))
-    cause, share = next(iter(run.limits.items()))
+    busy, last = max(0.0, 1 - sum(run.limits.values())), run.result.last_arrival
+    if last and run.result.cycles <= 1.02 * last + _DRAIN_CYCLES:
+        return (
+            f"arrivals: all requests were served as they came, the last at cycle {last}; the data buses were busy "
+            f"{busy:.0%} of the time"
+        )
+    (cause, share), (other, next_share) = list(run.limits.items())[:2]
     if busy >= BUSY or share == 0:
         return f"the data bus: it moved data {busy:.0%} of the time; more channels or a faster part would help"
+    also = f", almost as much as {other.replace('_', ' ')} ({next_share:.0%})" if share - next_share < 0.02 else ""
     what, help_ = CAUSES[cause]
-    name = cause.replace("_", " ")
     if cause == "no_requests":
-        return f"{name}: data buses had nothing to serve for {share:.0%} of the time; {_NOTHING[run.mode]}"
-    return f"{name}: for {share:.0%} of the data buses' time {what}; to help: {help_}"
+        name, what = _NOTHING[run.mode]
+        return f"{name}: data buses had nothing to serve for {share:.0%} of the time{also}; {what}"
+    return f"{cause.replace('_', ' ')}: for {share:.0%} of the data buses' time {what}{also}; to help: {help_}"
 
 
 def write_commands(path: Path, trace: CommandTrace, spec: DramSpec) -> None:

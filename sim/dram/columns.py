@@ -4,7 +4,7 @@ import sim.dram.layout as L
 from sim.dram.choose import act_start, check_mode, offer_row, pre_start, stale_columns, stale_rows
 from sim.dram.issue import hold_bus, note
 from sim.dram.jit import index, inlined
-from sim.dram.limits import blame
+from sim.dram.limits import explain_gap
 from sim.dram.queues import bank_at, classify, forget, group_of, offer_again, pseudo_at, pseudo_of, row_of, unlink
 from sim.dram.returns import push
 from sim.dram.rows import close
@@ -110,8 +110,8 @@ def column(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
     slot = _leave_active(c, m, ch, number) if was_active else _leave_queue(c, m, ch, number, m[ch + L.WRITE_MODE] & 1)
     w = m[ch + slot + L.CODE] & 1
     if t > m[ps + L.BUS_FREE]:
-        cause = blame(c, m, ch, number, slot, t)
-        m[L.IDLE + index(cause)] += t - m[ps + L.BUS_FREE]
+        explain_gap(c, m, ch, ps, number, slot, t)
+    m[ps + L.WAITING] -= 1
     m[ps + L.BUS_FREE], m[ps + L.LAST_WAS_WRITE] = t + c[L.BURST], w
     m[bank + L.WAS_REFRESHED] = 0
     m[bank + L.COLUMNS] += 1

@@ -46,11 +46,11 @@ TOTAL = IDLE + len(CAUSES)
  REFRESH_TURN, REFRESHED_AT, ARRIVAL, NUMBER, CHANNEL_COLUMNS) = range(25)  # fmt: skip
 # of a pseudo-channel: the column and the row command it would give next and when; when its FIFO's head is accepted,
 # earliest next offer, FIFO, accepted reads that have no command yet, return times of those that have (a ring);
-# earliest commands, last four activates, data bus
+# earliest commands, data bus, accepted requests that have no column command yet, last four activates
 (COLUMN_TIME, COLUMN_BANK, COLUMN_ORDER, COLUMN_IS_ACTIVE, COLUMN_STALE, ROW_TIME, ROW_BANK, ROW_KIND, ROW_ORDER,
  ROW_STALE, ADMIT_AT, OFFER, FIFO_BASE, FIFO_HEAD, FIFO_COUNT, READS_QUEUED, RING_HEAD, RING_COUNT, READ_ANY,
- WRITE_ANY, ACT_ANY, PRE_ANY, REF_ANY, ACT_TURN, BUS_FREE, LAST_WAS_WRITE, OPEN_SINCE,
- ACT_TIMES) = range(28)  # fmt: skip
+ WRITE_ANY, ACT_ANY, PRE_ANY, REF_ANY, ACT_TURN, BUS_FREE, LAST_WAS_WRITE, WAITING, WAITING_SINCE, OPEN_SINCE,
+ ACT_TIMES) = range(30)  # fmt: skip
 RING = ACT_TIMES + 4
 READ_GROUP, WRITE_GROUP, ACT_GROUP, GROUP_COLUMNS = range(4)  # of a bank group: earliest time
 # of a bank: row or -1, earliest commands, the request whose ACT is out; the two queues as chains of slots (counted from

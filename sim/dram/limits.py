@@ -31,7 +31,17 @@ def cause_of_activate(c, m, ch, number, slot, t):  # type: ignore[no-untyped-def
 
 
 @jitted
-def blame(c, m, ch, number, slot, t):  # type: ignore[no-untyped-def]
+def explain_gap(c, m, ch, ps, number, slot, t):  # type: ignore[no-untyped-def]
+    """Share out a data bus's idle time before the burst at t: nothing to serve, then what that burst waited for."""
+    ps, free = index(ps), m[ps + L.BUS_FREE]
+    had_work = min(t, max(free, m[ps + L.WAITING_SINCE]))
+    m[L.IDLE + index(_supply(m, ch, slot))] += had_work - free
+    if t > had_work:
+        m[L.IDLE + index(_blame(c, m, ch, number, slot, t))] += t - had_work
+
+
+@jitted
+def _blame(c, m, ch, number, slot, t):  # type: ignore[no-untyped-def]
     """What a read or write at t waited for last; to be called before it changes anything."""
     ch, slot = index(ch), index(slot)
     bank, ps, group = bank_at(c, ch, number), pseudo_of(c, ch, number), group_of(c, ch, number)

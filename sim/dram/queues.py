@@ -179,6 +179,9 @@ def _take_slot(c, m, ch, p, a):  # type: ignore[no-untyped-def]
     m[ch + slot + L.ACCEPTED], m[ch + slot + L.NEXT] = a, 0
     m[ch + slot + L.PLACE] = m[ch + L.ORDER]
     m[ch + L.ORDER] += 1
+    if m[ps + L.WAITING] == 0:
+        m[ps + L.WAITING_SINCE] = a + 1
+    m[ps + L.WAITING] += 1
     m[entry + 1] = a  # the place is free from now on
     m[ps + L.FIFO_HEAD] = head + 1 if head + 1 < c[L.FIFO_ROOM] else 0
     m[ps + L.FIFO_COUNT] -= 1

@@ -139,6 +139,8 @@ class StreamResult:
     idle               memory cycles in which a data bus stood idle before a burst or after its last, by cause,
                        summed over pseudo-channels
     latency_histogram  read bursts by latency in whole memory cycles (accepted by the controller to last data)
+    last_arrival       memory cycle of the last request in "timed" mode, else 0
+    ignored_cycles     whether requests had cycles that the mode does not use
     trace              the commands (`sim.dram.spec.TRACE_COLUMNS`), none unless asked for
     """
 
@@ -152,6 +154,8 @@ class StreamResult:
     latency_histogram: NDArray[np.int64]
     mean_read_latency_cycles: float
     trace: CommandTrace
+    last_arrival: int = 0
+    ignored_cycles: bool = False
 
     @property
     def row_hit_rate(self) -> float:
@@ -188,12 +192,14 @@ class RequestStream:
         self._spare = self._bursts * 4 * (int(slots) + 16)  # commands until every burst of a request has entered
         self._trace = np.zeros((max(_TRACE_ROOM, 4 * self._spare) if trace else 0, 6), np.int64)
         self._kept: list[CommandTrace] = []
-        self._requests = self._written = self._time = self._lane = 0
+        self._ignored = False
+        self._requests = self._written = self._time = self._lane = self._last = 0
 
     def feed(self, cycle: NDArray[np.int64], address: NDArray[np.int64], write: NDArray[np.bool_]) -> None:
         """The next requests: memory cycle (used by "timed", must not decrease), byte address, whether it writes."""
         if not len(address):
             return
+        self._ignored = self._ignored or (self.mode != "timed" and bool(np.any(cycle)))
         writes = np.ascontiguousarray(write, np.int64)
         first = np.asarray(address, np.int64) >> self._config[L.BURST_SHIFT]
         self._requests += len(first)
@@ -202,6 +208,7 @@ class RequestStream:
             self._feed_chain(first, writes)
             return
         available = np.asarray(cycle, np.int64) if self.mode == "timed" else np.zeros(len(first), np.int64)
+        self._last = int(available[-1])
         if self.spec.fifo_depth:
             self._feed_in_order(first, available, writes)
             return
@@ -271,6 +278,8 @@ class RequestStream:
             idle=idle,
             latency_histogram=np.trim_zeros(histogram, "b"),
             mean_read_latency_cycles=float(m[L.LATENCY_SUM] / c[L.EDGES] / reads) if reads else 0.0,
+            last_arrival=self._last,
+            ignored_cycles=self._ignored,
             trace=self._sorted_trace(),
         )
 

@@ -204,11 +204,30 @@ def test_the_limit_is_the_largest_cause() -> None:
     assert set(CAUSES) == set(COUNTED)
     for cause in COUNTED:
         told = limit(run_with({cause: 30.0, "refresh": 29.0 if cause != "refresh" else 30.0}))
-        assert told.startswith(cause.replace("_", " ") + ": ")
+        assert told.startswith(("uneven channels" if cause == "no_requests" else cause.replace("_", " ")) + ": ")
         assert "30%" in told
+        assert ("almost as much" in told) == (cause != "refresh")
     assert limit(run_with({"refresh": 9.0})).startswith("the data bus: it moved data 91% of the time")
     assert "came more slowly" in limit(run_with({"no_requests": 60.0}, "timed"))
     assert "waited for the one before" in limit(run_with({"no_requests": 60.0}, "chain"))
+
+
+def test_slow_arrivals_are_told_as_such(tmp_path: Path) -> None:
+    """16 GB/s asked of 512: whatever a lone request waits for, the memory was not the limit."""
+    trace = tmp_path / "slow.csv"
+    tilewright("make", "random", "--rate", 0.25, "--requests", 2000, "--out", trace)
+    told = tilewright("run", "--standard", "hbm2", "--mode", "timed", trace)
+    assert told["limit"].startswith("arrivals: ")
+    assert next(iter(told["limited_by"])) == "no_requests"
+    assert told["notes"] == []
+    assert "ignored" in tilewright("run", "--standard", "hbm2", trace)["notes"][0]
+
+
+def test_a_part_without_refresh_of_single_banks_refuses_it(tmp_path: Path) -> None:
+    trace = tmp_path / "few.csv"
+    tilewright("make", "sequential", "--requests", 10, "--out", trace)
+    told = tilewright("run", "--standard", "ddr4", "--refresh", "per_bank", trace, status=2)
+    assert told["error"] == "refresh: ddr4 has no refresh of single banks (allowed: all_bank, none), got per_bank"
 
 
 def test_a_map_that_keeps_neighbours_in_one_bank_group_is_noted() -> None:
