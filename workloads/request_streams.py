@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.fault import nearest
-from workloads.request_trace import REQUEST_BYTES, Requests
+from workloads.request_trace import LAST_CYCLE, REQUEST_BYTES, Requests
 
 Ints = NDArray[np.int64]
 Block = tuple[Ints, NDArray[np.bool_]]  # addresses, whether they are written
@@ -161,9 +161,10 @@ def make(kind: str, requests: int, seed: int = 0, rate: float = 0.0, **shape: fl
     known = {field.name for field in fields(Shape)}
     for name in shape.keys() - known:
         raise ValueError(f"{name}: no such parameter ({nearest(name, known)})")
-    if requests < 1 or rate < 0:
+    if requests < 1 or not 0 <= rate < float("inf") or 0 < rate < requests / LAST_CYCLE:
         name, value = ("requests", requests) if requests < 1 else ("rate", rate)
-        raise ValueError(f"{name}: must be {'>= 1' if requests < 1 else '>= 0'}, got {value}")
+        rule = ">= 1" if requests < 1 else f"0, or a number that keeps cycles below {LAST_CYCLE}"
+        raise ValueError(f"{name}: must be {rule}, got {value}")
     return _timed(KINDS[kind](Shape(**shape), np.random.default_rng([seed, 0])), requests, rate, seed)  # type: ignore[arg-type]
 
 

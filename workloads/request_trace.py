@@ -21,6 +21,7 @@ REQUEST_BYTES = 64
 MOST_FAULTS = 20
 BLOCK_BYTES = 4 << 20
 NO_LIMIT = 1 << 62
+LAST_CYCLE = 1 << 50  # more would not fit into sums over all data buses
 _IS_WRITE = {"R": False, "W": True}
 _NUMBER = re.compile(r"-?[0-9]+|0[xX][0-9a-fA-F]+")
 
@@ -160,7 +161,7 @@ class _Checker:
         before = np.concatenate(([self.last], cycle[:-1]))
         most = self.capacity - REQUEST_BYTES
         return [
-            ("cycle", "must be >= 0 and below 2**62", (cycle >= 0) & (cycle < NO_LIMIT)),
+            ("cycle", f"must be >= 0 and below {LAST_CYCLE}", (cycle >= 0) & (cycle < LAST_CYCLE)),
             ("cycle", "must not be smaller than in the line before", (cycle >= before) | (cycle < 0)),
             ("address", "must be >= 0", address >= 0),
             ("address", f"must be <= {most:#x}: the memory holds {self.capacity} bytes", address <= most),

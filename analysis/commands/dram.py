@@ -61,7 +61,7 @@ def run(
     tilewright dram run --standard ddr4:3200AA --mode timed --mapping rbc --commands out.csv --check trace.csv
     """
     for option, path in (("--commands", commands), ("--export-ramulator", export_ramulator)):
-        check_writable(option, path)
+        check_writable(option, path, [trace] + [commands] * (option != "--commands" and commands is not None))
     overrides = {
         "map": _address_map(mapping), "scheduler": scheduler, "page": page, "refresh": refresh, "channels": channels,
         "row_hit_cap": row_hit_cap, "read_queue": read_queue, "write_queue": write_queue,
@@ -90,12 +90,13 @@ def _serve(trace: Path, standard: str, mode: Mode, keep_commands: bool, override
 
     folder = use_kernel_cache()
     from analysis.dram.report import run_requests
-    from analysis.running import kernels_compiled
+    from analysis.running import compile_kernels, kernels_compiled
     from dataflow.memory import default_spec
 
     spec = default_spec(standard, **overrides)
     if not kernels_compiled():
         say(f"compiling kernels (once; cached in {folder})")
+        compile_kernels()
     return run_requests(standard, _requests(trace, spec), mode, keep_commands, **overrides)
 
 

@@ -1,5 +1,6 @@
 """`tilewright dram make` and `export`: files of requests."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,8 +12,10 @@ from analysis.console import Json, guarded, put_json, put_text
 Kind = Literal["sequential", "strided", "random", "gather", "planes", "mixed", "mixed_random", "chase"]
 
 
-def check_writable(option: str, path: Path | None) -> None:
-    """Before a long run: raises ValueError where its result could not be written."""
+def check_writable(option: str, path: Path | None, taken: Collection[Path] = ()) -> None:
+    """Before a long run: raises ValueError where its result could not be written, or would replace one of `taken`."""
+    if path and path.resolve() in {other.resolve() for other in taken}:
+        raise ValueError(f"{option}: must not be the file of another option or the trace itself, got {path}")
     if path and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(f"{option}: must name a file in a folder that exists, got {path}")
 

@@ -37,7 +37,7 @@ CAUSES = {
         "rows were to be opened faster than tRRD and the four-activate window allow",
         "read more of each opened row, or use more channels",
     ),
-    "refresh": ("banks were being refreshed", "per-bank refresh (--refresh per_bank), if the part has it"),
+    "refresh": ("banks were being refreshed", "a part whose refresh is shorter, or of single banks"),
     "turnaround": (
         "the data bus was turning between reads and writes",
         "a longer write queue, and watermarks further apart, make it turn less often",
@@ -86,8 +86,9 @@ class DramRun:
 
     @property
     def bandwidth_bytes_per_s(self) -> float:
-        """Requested bytes over time."""
-        return self.result.requests * REQUEST_BYTES / self.latency_s if self.latency_s else 0.0
+        """Bytes of all requests over time, without writes that were still waiting at the end."""
+        moved = self.result.requests * REQUEST_BYTES - self.result.undrained_writes * self.spec.burst_bytes
+        return moved / self.latency_s if self.latency_s else 0.0
 
     @cached_property
     def energy_j(self) -> dict[str, float]:
@@ -106,7 +107,9 @@ class DramRun:
     def notes(self) -> list[str]:
         """About the configuration, and about what of the trace was not used."""
         ignored = f"the cycles of the trace are ignored (--mode {self.mode}); --mode timed keeps them"
-        return notes(self.spec) + [ignored] * self.result.ignored_cycles
+        left, all_writes = self.result.undrained_writes, self.result.write_bursts
+        waiting = f"{left} of {all_writes} write bursts were still in the controller; their energy is not counted"
+        return notes(self.spec) + [ignored] * self.result.ignored_cycles + [waiting] * (20 * left > all_writes)
 
     def to_dict(self) -> dict[str, Any]:
         """All that `tilewright dram run --json` says; cycles are of the memory clock (nCK)."""
@@ -128,6 +131,7 @@ class DramRun:
             "commands": r.commands,
             "read_bursts": r.read_bursts,
             "write_bursts": r.write_bursts,
+            "undrained_write_bursts": r.undrained_writes,
             "configuration": configuration(self.spec, standard, self.mode),
             "source": standard.source,
             "nearest_preset": standard.nearest_preset,

@@ -106,7 +106,26 @@ def act(c, m, trace, ch, t):  # type: ignore[no-untyped-def]
 
 @inlined
 def trace_is_full(m, trace):  # type: ignore[no-untyped-def]
-    return trace.shape[0] > 0 and m[L.TRACED] == trace.shape[0]
+    return trace.shape[0] > 0 and m[L.TRACED] >= trace.shape[0]
+
+
+@inlined
+def skip_refreshes(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
+    """Count at once the refreshes of a channel that has nothing to do before `until`; the last ones are done in full."""
+    busy = m[ch + L.PENDING] | m[ch + L.OPEN_BANKS] | m[ch + L.QUEUED] | m[ch + L.QUEUED_WRITES]
+    end = min(until, m[ch + L.ADMIT_TIME])
+    if busy or trace.shape[0] or end >= L.FOREVER:
+        return
+    times = (end - m[ch + L.REFRESH_DUE]) // c[L.REFI] - 1
+    if times <= 0:
+        return
+    m[ch + L.REFRESH_DUE] += times * c[L.REFI]
+    if c[L.PER_BANK]:
+        m[L.COUNTS + L.N_REFB] += times * c[L.PSEUDO]
+        m[ch + L.REFRESH_TURN] = (m[ch + L.REFRESH_TURN] + times) & ((1 << c[L.BANK_SHIFT]) - 1)
+    else:
+        m[L.COUNTS + L.N_REF] += times * c[L.PSEUDO]
+        m[L.ACTIVE_TICKS] += times * c[L.PSEUDO] * c[L.RFC_AGAIN]
 
 
 @jitted
@@ -118,6 +137,9 @@ def advance_channel(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
         if t >= until:
             m[index(c[L.NEXT_AT] + m[ch + L.NUMBER])] = t
             return
+        if t == m[ch + L.REFRESH_DUE]:
+            skip_refreshes(c, m, trace, ch, until)
+            t = next_time(c, m, ch)
         act(c, m, trace, ch, t)
 
 

@@ -11,12 +11,14 @@ def note(c, m, trace, ch, t, command, number, row):  # type: ignore[no-untyped-d
     if trace.shape[0] == 0:
         return
     i = m[L.TRACED]
+    m[L.TRACED] = i + 1
+    if i >= trace.shape[0]:
+        return  # whoever empties the trace notices
     all_banks = command in (PREA, REF)
     trace[i, 0], trace[i, 1] = t, m[ch + L.NUMBER]
     trace[i, 2], trace[i, 3] = number >> c[L.BANK_SHIFT], command
     trace[i, 4] = -1 if all_banks else number & ((1 << c[L.BANK_SHIFT]) - 1)
     trace[i, 5] = row
-    m[L.TRACED] = i + 1
 
 
 @inlined

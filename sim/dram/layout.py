@@ -46,11 +46,12 @@ TOTAL = IDLE + len(CAUSES)
  REFRESH_TURN, REFRESHED_AT, ARRIVAL, NUMBER, CHANNEL_COLUMNS) = range(25)  # fmt: skip
 # of a pseudo-channel: the column and the row command it would give next and when; when its FIFO's head is accepted,
 # earliest next offer, FIFO, accepted reads that have no command yet, return times of those that have (a ring);
-# earliest commands, data bus, accepted requests that have no column command yet, last four activates
+# earliest commands, data bus, accepted requests that have no column command yet, since when rows are open,
+# when the last row closes by itself, until when open rows are counted, last four activates
 (COLUMN_TIME, COLUMN_BANK, COLUMN_ORDER, COLUMN_IS_ACTIVE, COLUMN_STALE, ROW_TIME, ROW_BANK, ROW_KIND, ROW_ORDER,
  ROW_STALE, ADMIT_AT, OFFER, FIFO_BASE, FIFO_HEAD, FIFO_COUNT, READS_QUEUED, RING_HEAD, RING_COUNT, READ_ANY,
  WRITE_ANY, ACT_ANY, PRE_ANY, REF_ANY, ACT_TURN, BUS_FREE, LAST_WAS_WRITE, WAITING, WAITING_SINCE, OPEN_SINCE,
- ACT_TIMES) = range(30)  # fmt: skip
+ CLOSES_AT, COUNTED_TO, ACT_TIMES) = range(32)  # fmt: skip
 RING = ACT_TIMES + 4
 READ_GROUP, WRITE_GROUP, ACT_GROUP, GROUP_COLUMNS = range(4)  # of a bank group: earliest time
 # of a bank: row or -1, earliest commands, the request whose ACT is out; the two queues as chains of slots (counted from
@@ -99,7 +100,8 @@ class MemoryState:
             opened = channels_of(c, self.state)[:, OPEN_BANKS]
             for p, part in enumerate(np.moveaxis(pseudo_channels(c, self.state), 1, 0)):
                 has_open = opened >> (p << int(c[BANK_SHIFT])) & banks != 0
-                ticks += int(np.maximum(0, end - part[has_open, OPEN_SINCE]).sum())
+                since = np.maximum(part[:, OPEN_SINCE], part[:, COUNTED_TO])
+                ticks += int(np.where(has_open, end - since, np.minimum(0, end - part[:, COUNTED_TO])).sum())
         return ticks / int(c[EDGES])
 
     def _of_slices(self, column: int) -> NDArray[np.int64]:
@@ -247,6 +249,7 @@ def _start_channel(c: NDArray[np.int64], channel: NDArray[np.int64]) -> None:
     channel[MODE_TICK] = 1  # no reads: writes may go
     channel[[COLUMN_FROM, ROW_FROM]] = 1
     channel[REFRESH_DUE] = c[REFI]
+    channel[REFRESHED_AT] = -FOREVER
     pseudo = channel[c[PSEUDO_AT] : c[GROUP_AT]].reshape(-1, c[PSEUDO_SIZE])
     pseudo[:, ADMIT_AT] = FOREVER
     pseudo[:, [COLUMN_STALE, ROW_STALE]] = 1

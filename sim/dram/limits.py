@@ -20,6 +20,7 @@ def cause_of_activate(c, m, ch, number, slot, t):  # type: ignore[no-untyped-def
     """What an ACT at t waited for last; to be called before it changes anything."""
     ch, slot = index(ch), index(slot)
     bank, ps, group = bank_at(c, ch, number), pseudo_of(c, ch, number), group_of(c, ch, number)
+    t -= c[L.EDGE]  # ready on a falling edge, it had to wait for the rising one
     if m[bank + L.ACT_OK] >= t:
         return L.REFRESHING if m[bank + L.WAS_REFRESHED] else L.ROW_CONFLICT
     window = max(m[ps + L.ACT_ANY], m[ps + L.ACT_TIMES + index(m[ps + L.ACT_TURN])] + c[L.FAW])
@@ -46,11 +47,10 @@ def _blame(c, m, ch, number, slot, t):  # type: ignore[no-untyped-def]
     ch, slot = index(ch), index(slot)
     bank, ps, group = bank_at(c, ch, number), pseudo_of(c, ch, number), group_of(c, ch, number)
     w = m[ch + slot + L.CODE] & 1
+    t -= c[L.EDGE]
     if m[bank + L.READ_OK + w] >= t:
         return m[bank + L.ACT_CAUSE]
-    if m[ps + L.READ_ANY + w] >= t:
-        return L.TURNAROUND
-    if m[group + L.READ_GROUP + w] >= t:
+    if max(m[ps + L.READ_ANY + w], m[group + L.READ_GROUP + w]) >= t:
         return L.BANK_GROUP if m[ps + L.LAST_WAS_WRITE] == w else L.TURNAROUND
     if m[ch + L.REFRESHED_AT] + c[L.RFC] >= t and m[bank + L.WAS_REFRESHED]:
         return L.REFRESHING

@@ -19,9 +19,13 @@ def _opened(m, ch, ps, bit, others, t):  # type: ignore[no-untyped-def]
 
 @inlined
 def _closed(m, ch, ps, bit, others, t):  # type: ignore[no-untyped-def]
+    """A row closes at t, which may still be to come; the time with any row open is counted once."""
     m[ch + L.OPEN_BANKS] &= ~bit
+    m[ps + L.CLOSES_AT] = max(m[ps + L.CLOSES_AT], t)
     if not m[ch + L.OPEN_BANKS] & others:
-        m[L.ACTIVE_TICKS] += t - m[ps + L.OPEN_SINCE]
+        end = m[ps + L.CLOSES_AT]
+        m[L.ACTIVE_TICKS] += max(0, end - max(m[ps + L.OPEN_SINCE], m[ps + L.COUNTED_TO]))
+        m[ps + L.COUNTED_TO] = end
 
 
 @jitted

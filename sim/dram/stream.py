@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 import sim.dram.layout as L
-from sim.dram.controller import act, advance_channel, next_time, trace_is_full
+from sim.dram.controller import act, advance, advance_channel, next_time, skip_refreshes, trace_is_full
 from sim.dram.front import decode, enter, none_runs_dry, pseudo_number
 from sim.dram.jit import index, inlined, jitted
 from sim.dram.layout import grow_fifos, pseudo_channels, start_memory
@@ -21,7 +21,7 @@ from sim.dram.queues import pseudo_at, push_fifo
 from sim.dram.spec import CommandTrace, DramSpec
 
 MODES = ("asap", "timed", "chain")
-_TRACE_ROOM = 1 << 16
+TRACE_ROOM = 1 << 16
 
 
 @jitted
@@ -63,6 +63,9 @@ def _run_safely(c, m, trace, known):  # type: ignore[no-untyped-def]
             t = next_time(c, m, ch)
             if t > known and not none_runs_dry(c, m, ch):
                 break
+            if t == m[ch + L.REFRESH_DUE]:
+                skip_refreshes(c, m, trace, ch, known)
+                t = next_time(c, m, ch)
             act(c, m, trace, ch, t)
 
 
@@ -84,6 +87,7 @@ def _finish(c, m, trace):  # type: ignore[no-untyped-def]
     for channel in range(c[L.CHANNELS]):
         ch = index(c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE])
         while not trace_is_full(m, trace) and _is_busy(c, m, ch):
+            skip_refreshes(c, m, trace, ch, np.int64(L.FOREVER))
             act(c, m, trace, ch, next_time(c, m, ch))
 
 
@@ -94,11 +98,13 @@ def _advance_all(c, m, trace, until):  # type: ignore[no-untyped-def]
 
 
 @jitted
-def _chain(c, m, trace, first, bursts, write, at, time):  # type: ignore[no-untyped-def]
-    """Requests one at a time from number `at` on, the next at `time`; stops early only when the trace is full."""
+def _chain(c, m, trace, first, bursts, write, spare, at, time):  # type: ignore[no-untyped-def]
+    """Requests one at a time from number `at` on, the next at `time`; stops when the trace has no `spare` rows left."""
     for i in range(at, len(first)):
-        if trace.shape[0] - m[L.TRACED] < 8 * bursts and trace.shape[0]:
-            return i, time
+        if trace.shape[0]:
+            advance(c, m, trace, time + 1)  # what idle channels had to do: refreshes, as many as came due
+            if trace.shape[0] - m[L.TRACED] < spare:
+                return i, time
         for burst in range(first[i], first[i] + bursts):
             ch, p, code = _place(c, m, burst)
             push_fifo(c, m, ch, p, code | write[i], time)
@@ -106,6 +112,7 @@ def _chain(c, m, trace, first, bursts, write, at, time):  # type: ignore[no-unty
             ch, p, code = _place(c, m, burst)
             while _is_busy(c, m, ch):
                 act(c, m, trace, ch, next_time(c, m, ch))
+            m[index(c[L.NEXT_AT] + m[ch + L.NUMBER])] = 0  # not known
         time = m[L.LAST_ACCEPTED] + 1 if write[i] else m[L.LAST_BACK]
     return len(first), time
 
@@ -161,7 +168,12 @@ class StreamResult:
     def row_hit_rate(self) -> float:
         """Share of column commands that needed no activate of their own."""
         columns = self.commands["reads"] + self.commands["writes"]
-        return 1 - self.commands["activates"] / columns if columns else 0.0
+        return max(0.0, 1 - self.commands["activates"] / columns) if columns else 0.0
+
+    @property
+    def undrained_writes(self) -> int:
+        """Write bursts that the controller had accepted but not sent when the run ended."""
+        return self.write_bursts - self.commands["writes"]
 
     def latency_percentile(self, percent: float) -> int:
         """Latency in cycles that this share of the read bursts does not exceed."""
@@ -190,7 +202,7 @@ class RequestStream:
         c = self._config
         slots = c[L.READ_ROOM] + c[L.WRITE_ROOM] + (c[L.PSEUDO] << c[L.BANK_SHIFT]) + c[L.PSEUDO] * spec.fifo_depth
         self._spare = self._bursts * 4 * (int(slots) + 16)  # commands until every burst of a request has entered
-        self._trace = np.zeros((max(_TRACE_ROOM, 4 * self._spare) if trace else 0, 6), np.int64)
+        self._trace = np.zeros((max(TRACE_ROOM, 4 * self._spare) if trace else 0, 6), np.int64)
         self._kept: list[CommandTrace] = []
         self._ignored = False
         self._requests = self._written = self._time = self._lane = self._last = 0
@@ -226,7 +238,9 @@ class RequestStream:
     def _feed_chain(self, first: NDArray[np.int64], writes: NDArray[np.int64]) -> None:
         at, m = 0, self._memory.state
         while at < len(first):
-            at, self._time = _chain(self._config, m, self._trace, first, self._bursts, writes, at, self._time)
+            at, self._time = _chain(
+                self._config, m, self._trace, first, self._bursts, writes, self._spare, at, self._time
+            )
             self._keep_trace()
 
     def _feed_in_order(
@@ -243,6 +257,8 @@ class RequestStream:
     def _keep_trace(self) -> bool:
         """Empty the buffer of commands; returns whether it was full, so that the run has stopped."""
         count = int(self._memory.state[L.TRACED])
+        if count > len(self._trace):
+            raise AssertionError(f"{count} commands in a buffer of {len(self._trace)}")
         if len(self._trace) and count:
             self._kept.append(self._trace[:count].copy())
         self._memory.state[L.TRACED] = 0

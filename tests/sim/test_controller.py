@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.memory import default_spec
+from sim.dram import stream as stream_module
 from sim.dram.checker import check_commands
-from sim.dram.spec import RD, CommandTrace, DramSpec
+from sim.dram.spec import ACT, PRE, PREA, RD, RDA, REF, WR, WRA, CommandTrace, DramSpec
 from sim.dram.stream import RequestStream, StreamResult
 from tests.sim.random_memories import MODES, random_spec, random_stream
 from tests.sim.slow_dram import run_slow
@@ -28,6 +29,12 @@ def run_fast(spec: DramSpec, mode: str, requests: Requests, chunk: int = 0) -> S
 OFTEN = {"page": "closed", "refresh_mode": "all_bank", "refresh_interval": 200}
 
 
+def percentile(spec: DramSpec, latencies: list[int], percent: float) -> int:
+    """The smallest whole number of cycles (rounded down) that this share of the reads does not exceed."""
+    cycles = sorted((ticks - 1) // spec.edges for ticks in latencies)
+    return cycles[max(0, -int(-len(cycles) * percent // 100) - 1)] if cycles else 0
+
+
 def in_order(trace: CommandTrace) -> list[list[int]]:
     return sorted(trace.tolist())
 
@@ -44,6 +51,9 @@ def test_every_command_goes_at_the_same_tick_as_in_the_slow_controller(seed: int
         assert in_order(fast.trace) == in_order(slow.trace), (seed, chunk)
         assert fast.cycles == slow.cycles
         assert sum(fast.latency_histogram) == len(slow.latencies)
+        assert fast.commands == slow.commands
+        for percent in (1, 50, 99):
+            assert fast.latency_percentile(percent) == percentile(spec, slow.latencies, percent)
         if slow.latencies:
             mean = sum(slow.latencies) / len(slow.latencies) - 1  # from the tick after acceptance
             assert fast.mean_read_latency_cycles * spec.edges == pytest.approx(mean)
@@ -111,3 +121,74 @@ def test_a_full_fifo_holds_up_the_other_channels() -> None:
     last = [max(r.trace[(r.trace[:, 1] == 1) & (r.trace[:, 3] == RD), 0]) for r in (free, finite)]
     assert last[0] < 100 < 5000 < last[1]
     assert finite.idle["head_of_line"] > free.idle["head_of_line"] == 0
+
+
+def open_cycles(spec: DramSpec, result: StreamResult) -> float:
+    """Memory cycles with a row open or a refresh under way, from the commands alone, summed over pseudo-channels."""
+    e, column_row = spec.edges, spec.column_ticks - spec.row_ticks
+    written = (spec.write_latency + spec.burst + spec.write_recovery) * e + column_row
+    end, total = int(result.cycles * e), 0
+    for channel in range(spec.channels):
+        for pseudo in range(spec.pseudo_channels):
+            spans, opened, legal = [], {}, {}
+            mine = np.all(result.trace[:, 1:3] == (channel, pseudo), axis=1)
+            for tick, command, bank in result.trace[mine][:, [0, 3, 4]]:
+                if command == ACT:
+                    opened[bank], legal[bank] = tick, tick + spec.ras * e + spec.activate_ticks - spec.row_ticks
+                elif command in (RD, RDA):
+                    legal[bank] = max(legal[bank], tick + spec.read_to_precharge * e + column_row)
+                elif command in (WR, WRA):
+                    legal[bank] = max(legal[bank], tick + written)
+                if command in (RDA, WRA, PRE):
+                    spans.append((opened.pop(bank), tick if command == PRE else legal[bank]))
+                elif command == PREA:
+                    spans += [(since, tick) for since in opened.values()]
+                    opened = {}
+                elif command == REF:
+                    total += spec.refresh * e
+            edges = np.zeros(end + 1, bool)
+            for since, until in spans + [(since, end) for since in opened.values()]:
+                edges[since : min(until, end)] = True
+            total += int(edges.sum())
+    return total / e
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_time_with_open_rows_is_that_of_the_trace(seed: int) -> None:
+    """Background energy is priced by it; rows that close by themselves overlap with those opened meanwhile."""
+    rng = np.random.default_rng(4000 + seed)
+    spec = random_spec(rng, **(OFTEN if seed % 2 else {}))
+    result = run_fast(spec, str(rng.choice(MODES)), random_stream(rng, spec, 150))
+    assert result.active_cycles == pytest.approx(open_cycles(spec, result))
+
+
+def test_a_full_buffer_of_commands_is_emptied_in_every_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle channels catch up on many refreshes at once, of single banks above all."""
+    monkeypatch.setattr(stream_module, "TRACE_ROOM", 0)
+    for mode in MODES:
+        spec = default_spec("hbm2", refresh="per_bank", fifo_depth=8)
+        requests = np.arange(300) * 4000, np.arange(300) * 64 * 997, np.arange(300) % 3 == 0
+        result = run_fast(spec, mode, requests)
+        assert len(result.trace) == sum(n for name, n in result.commands.items() if name != "precharges") + int(
+            np.isin(result.trace[:, 3], PRE).sum()
+        )
+        assert not check_commands(spec, result.trace, int(result.cycles))
+
+
+@pytest.mark.parametrize("refresh", ["all_bank", "per_bank"])
+def test_idle_years_are_not_stepped_through(refresh: str) -> None:
+    """Refreshes in a long gap are counted at once: as many as step by step, and the last request none the wiser."""
+    spec = default_spec("hbm2", channels=2, refresh=refresh)
+    gap = 1_000_003
+    requests = np.array([0, 7, gap, gap + 3]), np.array([0, 64, 128, 1 << 20]), np.zeros(4, bool)
+    stepped = run_fast(spec, "timed", requests)  # a trace is kept: nothing is skipped
+    stream = RequestStream(spec, "timed")
+    stream.feed(*requests)
+    skipped = stream.finish()
+    assert (skipped.commands, skipped.cycles) == (stepped.commands, stepped.cycles)
+    assert skipped.active_cycles == stepped.active_cycles
+    later = RequestStream(spec, "timed")
+    later.feed(np.array([0, 1 << 49]), np.array([0, 64]), np.zeros(2, bool))
+    every = spec.refresh_interval * 1 // (16 if refresh == "per_bank" else 1)
+    done = later.finish().commands["refreshes_bank" if refresh == "per_bank" else "refreshes"]
+    assert abs(done - 4 * ((1 << 49) // every)) <= 4
