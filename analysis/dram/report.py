@@ -37,7 +37,7 @@ CAUSES = {
         "rows were to be opened faster than tRRD and the four-activate window allow",
         "read more of each opened row, or use more channels",
     ),
-    "refresh": ("banks were being refreshed", "a part whose refresh is shorter, or of single banks"),
+    "refresh": ("banks were being refreshed", "refresh of single banks (--refresh per_bank), if the part has it"),
     "turnaround": (
         "the data bus was turning between reads and writes",
         "a longer write queue, and watermarks further apart, make it turn less often",

@@ -8,7 +8,7 @@ Of a channel's pseudo-channels each has a FIFO in front; the read and write queu
 are the channel's. A tick: refresh due, column slot, row slot (on one bus: one command), offers of the FIFOs.
 Column slot: the oldest ready command among requests whose ACT went out, then among row hits. Row slot: a pending
 refresh, else the oldest ready ACT or PRE. Which row commands are allowed is the scheduler's (`DramSpec.scheduler`).
-While a refresh is pending its channel opens no row and serves no hit.
+While a refresh of all banks is pending its channel opens no row and serves no hit; one of a single bank withholds that.
 Constraints: tRCD, tRP, tRAS, tRC, tCCD_S/L, tRRD_S/L, tFAW, tRTP, tWR, tWTR_S/L, read to write, tPPD, refresh of all
 banks or one, the command buses with commands of several ticks and half cycles.
 Left out: ranks that share a bus, forwarding of queued writes to reads, power-down, postponed refreshes.

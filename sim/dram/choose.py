@@ -31,6 +31,19 @@ def banks_of(c, p):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def withheld(c, m, ch):  # type: ignore[no-untyped-def]
+    """Bits of the banks that serve nothing now: all while a refresh of all is pending, else those whose turn it is."""
+    if not c[L.PER_BANK]:
+        return -1 if m[ch + L.PENDING] else 0
+    banks, pending = 0, m[ch + L.PENDING]
+    while pending:
+        p = lowest_bit(pending)
+        pending &= pending - 1
+        banks |= 1 << ((p << c[L.BANK_SHIFT]) + m[pseudo_at(c, ch, p) + L.REFRESH_TURN])
+    return banks
+
+
+@inlined
 def column_start(c, m, ch, ps, w):  # type: ignore[no-untyped-def]
     """The first tick at which any read (0) or write (1) of the pseudo-channel may go."""
     return max(m[ch + L.COLUMN_FROM], m[ps + L.READ_ANY + w])
@@ -114,7 +127,7 @@ def _oldest_queued(c, m, ch, w):  # type: ignore[no-untyped-def]
 
 @jitted
 def choose_column(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
-    """Among active requests, and among the row hits of the queue in mode unless a refresh is pending."""
+    """Among active requests, and among the row hits of the queue in mode unless a refresh withholds them."""
     ch, ps = index(ch), index(ps)
     m[ps + L.COLUMN_STALE], m[ps + L.COLUMN_TIME], m[ps + L.COLUMN_IS_ACTIVE] = 0, L.FOREVER, 0
     mine = banks_of(c, p)
@@ -127,10 +140,8 @@ def choose_column(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
         slot = index(m[bank_at(c, ch, number) + L.ACTIVE_SLOT])
         w = m[ch + slot + L.CODE] & 1
         offer_column(c, m, ch, ps, number, w, slot, 1, column_start(c, m, ch, ps, w))
-    if m[ch + L.PENDING]:
-        return
     w = m[ch + L.WRITE_MODE] & 1
-    mask = m[ch + L.HITS + w] & mine
+    mask = m[ch + L.HITS + w] & mine & ~withheld(c, m, ch)
     if c[L.FCFS]:
         mask &= _oldest_queued(c, m, ch, w) & ~m[ch + L.ROWS + w]
     start = column_start(c, m, ch, ps, w)
@@ -143,15 +154,18 @@ def choose_column(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
 
 @jitted
 def choose_row(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
-    """The pending refresh, or among the banks that want a row command for the queue in mode."""
+    """A pending refresh of all banks; else that of one bank, or the row commands for the queue in mode."""
     ch, ps = index(ch), index(ps)
     m[ps + L.ROW_STALE], m[ps + L.ROW_TIME], m[ps + L.ROW_ORDER] = 0, L.FOREVER, 0
-    if m[ch + L.PENDING]:
+    if c[L.PER_BANK]:
+        if (m[ch + L.PENDING] >> p) & 1:
+            _choose_bank_refresh(c, m, ch, p, ps)
+    elif m[ch + L.PENDING]:
         if lowest_bit(m[ch + L.PENDING]) == p:
             _choose_refresh(c, m, ch, p, ps)
         return
     w = m[ch + L.WRITE_MODE] & 1
-    mask = m[ch + L.ROWS + w] & ~m[ch + L.ACTIVE_BANKS] & banks_of(c, p)
+    mask = m[ch + L.ROWS + w] & ~m[ch + L.ACTIVE_BANKS] & banks_of(c, p) & ~withheld(c, m, ch)
     if c[L.FCFS]:
         mask &= _oldest_queued(c, m, ch, w)
     start_act, start_pre = act_start(c, m, ch, ps), pre_start(m, ch, ps)
@@ -182,8 +196,9 @@ def _choose_refresh(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
 
 @jitted
 def _choose_bank_refresh(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
+    """Close and refresh the bank whose turn it is, active requests first; before any other command of its tick."""
     ch, ps = index(ch), index(ps)
-    number = (p << c[L.BANK_SHIFT]) + m[ch + L.REFRESH_TURN]
+    number = (p << c[L.BANK_SHIFT]) + m[ps + L.REFRESH_TURN]
     if (m[ch + L.ACTIVE_BANKS] >> number) & 1:
         return
     bank = bank_at(c, ch, number)
@@ -192,7 +207,7 @@ def _choose_bank_refresh(c, m, ch, p, ps):  # type: ignore[no-untyped-def]
     else:
         time, kind = max(m[bank + L.ACT_OK] + c[L.RP_REF] - c[L.RP], m[ps + L.REF_ANY]), REFB
         time = max(time, m[ch + L.ROW_FROM]) | c[L.EDGE]
-    m[ps + L.ROW_TIME], m[ps + L.ROW_KIND], m[ps + L.ROW_BANK] = time, kind, number
+    m[ps + L.ROW_TIME], m[ps + L.ROW_KIND], m[ps + L.ROW_BANK], m[ps + L.ROW_ORDER] = time, kind, number, -1
 
 
 @inlined
@@ -206,8 +221,8 @@ def check_mode(c, m, ch, tick):  # type: ignore[no-untyped-def]
 
 @jitted
 def turn_mode(c, m, ch, t):  # type: ignore[no-untyped-def]
-    """The queues are about to be scanned in the other mode; they are not while a refresh is pending."""
-    if m[ch + L.PENDING]:
+    """The queues are about to be scanned in the other mode; they are not while a refresh of all banks is pending."""
+    if m[ch + L.PENDING] and not c[L.PER_BANK]:
         m[ch + L.MODE_TICK] = L.FOREVER
         return
     ps = index(m[ch + L.COLUMN_PICK])
@@ -228,7 +243,7 @@ def consider(c, m, ch, number, w, slot, a):  # type: ignore[no-untyped-def]
     check_mode(c, m, ch, a + 1)
     bank, ps = bank_at(c, ch, number), pseudo_of(c, ch, number)
     chain, row, bit = bank + w * L.QUEUE_COLUMNS, m[bank + L.OPEN_ROW], 1 << number
-    mine = w == m[ch + L.WRITE_MODE] and m[ch + L.PENDING] == 0
+    mine = w == m[ch + L.WRITE_MODE] and withheld(c, m, ch) & bit == 0
     if c[L.FCFS] or c[L.UNPROTECTED] or c[L.CAP] < L.FOREVER:
         classify(c, m, ch, number, w)
         if mine:

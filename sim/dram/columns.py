@@ -1,7 +1,7 @@
 """What a column command changes: the request leaves, its data are accounted for, its bank may close by itself."""
 
 import sim.dram.layout as L
-from sim.dram.choose import act_start, check_mode, offer_row, pre_start, stale_columns, stale_rows
+from sim.dram.choose import act_start, check_mode, offer_row, pre_start, stale_columns, stale_rows, withheld
 from sim.dram.issue import hold_bus, note
 from sim.dram.jit import index, inlined
 from sim.dram.limits import explain_gap
@@ -147,6 +147,6 @@ def _after_column(c, m, ch, number, t, auto, was_active):  # type: ignore[no-unt
     if auto or m[ps + L.ROW_BANK] == number:
         m[ps + L.ROW_STALE] = 1
     w = m[ch + L.WRITE_MODE] & 1
-    wants = m[ch + L.ROWS + w] & ~m[ch + L.ACTIVE_BANKS]
-    if not m[ps + L.ROW_STALE] and not m[ch + L.PENDING] and (wants >> number) & 1:
+    wants = m[ch + L.ROWS + w] & ~m[ch + L.ACTIVE_BANKS] & ~withheld(c, m, ch)
+    if not m[ps + L.ROW_STALE] and (wants >> number) & 1:
         offer_row(c, m, ch, ps, number, w, act_start(c, m, ch, ps), pre_start(m, ch, ps))

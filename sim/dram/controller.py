@@ -8,16 +8,18 @@ import sim.dram.layout as L
 from sim.dram.choose import choose_column, choose_row, consider, stale_columns, stale_rows, turn_mode
 from sim.dram.columns import column
 from sim.dram.jit import index, inlined, jitted
-from sim.dram.queues import accept
+from sim.dram.queues import accept, pseudo_at
 from sim.dram.rows import activate, precharge, precharge_all, refresh, refresh_bank
 from sim.dram.spec import ACT, PRE, PREA, REF
 
 
 @inlined
 def _refresh_due(c, m, ch, t):  # type: ignore[no-untyped-def]
-    """Every pseudo-channel of the channel has a refresh to do before anything else."""
+    """Every pseudo-channel of the channel has a refresh to do: of all banks before anything else, or of one."""
     m[ch + L.REFRESH_DUE] += c[L.REFI]
     m[ch + L.PENDING] = (1 << c[L.PSEUDO]) - 1
+    for p in range(c[L.PSEUDO]):
+        m[pseudo_at(c, ch, p) + L.BANKS_DUE] += c[L.PER_BANK]
     m[ch + L.COLUMN_FROM], m[ch + L.ROW_FROM] = max(m[ch + L.COLUMN_FROM], t), max(m[ch + L.ROW_FROM], t)
     stale_columns(c, m, ch)
     stale_rows(c, m, ch)
@@ -111,7 +113,7 @@ def trace_is_full(m, trace):  # type: ignore[no-untyped-def]
 
 @inlined
 def skip_refreshes(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
-    """Count at once the refreshes of a channel that has nothing to do before `until`; the last ones are done in full."""
+    """Count at once the refreshes of a channel that has nothing to do before `until`; the last are done in full."""
     busy = m[ch + L.PENDING] | m[ch + L.OPEN_BANKS] | m[ch + L.QUEUED] | m[ch + L.QUEUED_WRITES]
     end = min(until, m[ch + L.ADMIT_TIME])
     if busy or trace.shape[0] or end >= L.FOREVER:
@@ -122,7 +124,9 @@ def skip_refreshes(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
     m[ch + L.REFRESH_DUE] += times * c[L.REFI]
     if c[L.PER_BANK]:
         m[L.COUNTS + L.N_REFB] += times * c[L.PSEUDO]
-        m[ch + L.REFRESH_TURN] = (m[ch + L.REFRESH_TURN] + times) & ((1 << c[L.BANK_SHIFT]) - 1)
+        for p in range(c[L.PSEUDO]):
+            ps = pseudo_at(c, ch, p)
+            m[ps + L.REFRESH_TURN] = (m[ps + L.REFRESH_TURN] + times) & ((1 << c[L.BANK_SHIFT]) - 1)
     else:
         m[L.COUNTS + L.N_REF] += times * c[L.PSEUDO]
         m[L.ACTIVE_TICKS] += times * c[L.PSEUDO] * c[L.RFC_AGAIN]

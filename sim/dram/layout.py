@@ -43,15 +43,16 @@ TOTAL = IDLE + len(CAUSES)
 # whose ACT is out, row hits and row commands wanted by queue
 (COLUMN_FROM, ROW_FROM, COLUMN_PICK, ROW_PICK, ADMIT_TIME, ADMIT_PSEUDO, WRITE_MODE, MODE_TICK, QUEUED,
  QUEUED_WRITES, ORDER, FREE_SLOT, OPEN_BANKS, ACTIVE_BANKS, HITS, HITS_WRITES, ROWS, ROWS_WRITES, REFRESH_DUE, PENDING,
- REFRESH_TURN, REFRESHED_AT, ARRIVAL, NUMBER, CHANNEL_COLUMNS) = range(25)  # fmt: skip
+ REFRESHED_AT, ARRIVAL, NUMBER, CHANNEL_COLUMNS) = range(24)  # fmt: skip
 # of a pseudo-channel: the column and the row command it would give next and when; when its FIFO's head is accepted,
 # earliest next offer, FIFO, accepted reads that have no command yet, return times of those that have (a ring);
 # earliest commands, data bus, accepted requests that have no column command yet, since when rows are open,
-# when the last row closes by itself, until when open rows are counted, last four activates
+# when the last row closes by itself, until when open rows are counted, refreshes of single banks that are due and the
+# bank whose turn it is, last four activates
 (COLUMN_TIME, COLUMN_BANK, COLUMN_ORDER, COLUMN_IS_ACTIVE, COLUMN_STALE, ROW_TIME, ROW_BANK, ROW_KIND, ROW_ORDER,
  ROW_STALE, ADMIT_AT, OFFER, FIFO_BASE, FIFO_HEAD, FIFO_COUNT, READS_QUEUED, RING_HEAD, RING_COUNT, READ_ANY,
  WRITE_ANY, ACT_ANY, PRE_ANY, REF_ANY, ACT_TURN, BUS_FREE, LAST_WAS_WRITE, WAITING, WAITING_SINCE, OPEN_SINCE,
- CLOSES_AT, COUNTED_TO, ACT_TIMES) = range(32)  # fmt: skip
+ CLOSES_AT, COUNTED_TO, BANKS_DUE, REFRESH_TURN, ACT_TIMES) = range(34)  # fmt: skip
 RING = ACT_TIMES + 4
 READ_GROUP, WRITE_GROUP, ACT_GROUP, GROUP_COLUMNS = range(4)  # of a bank group: earliest time
 # of a bank: row or -1, earliest commands, the request whose ACT is out; the two queues as chains of slots (counted from

@@ -6,7 +6,7 @@ from sim.dram.choose import banks_of, check_mode, column_start, offer_column, st
 from sim.dram.issue import hold_bus, note
 from sim.dram.jit import index, inlined, jitted
 from sim.dram.limits import cause_of_activate
-from sim.dram.queues import bank_at, classify, group_of, offer_again, pseudo_of, row_of, unlink
+from sim.dram.queues import bank_at, classify, group_of, offer_again, pseudo_at, pseudo_of, row_of, unlink
 from sim.dram.spec import ACT, PRE, PREA, REF, REFB
 
 
@@ -116,7 +116,10 @@ def precharge_all(c, m, trace, ch, first, t):  # type: ignore[no-untyped-def]
 @inlined
 def _refreshed(c, m, ch, p, t, ticks):  # type: ignore[no-untyped-def]
     """One entry of the pending refreshes is done."""
-    m[ch + L.PENDING] &= ~(1 << p)
+    ps = pseudo_at(c, ch, p)
+    m[ps + L.BANKS_DUE] = max(0, m[ps + L.BANKS_DUE] - 1)
+    if m[ps + L.BANKS_DUE] == 0:
+        m[ch + L.PENDING] &= ~(1 << p)
     m[ch + L.REFRESHED_AT] = t
     hold_bus(c, m, ch, t, ticks, False)
     stale_columns(c, m, ch)
@@ -151,7 +154,5 @@ def refresh_bank(c, m, trace, ch, number, t):  # type: ignore[no-untyped-def]
     m[ps + L.REF_ANY] = max(m[ps + L.REF_ANY], t + c[L.BANK_GAP_AGAIN])
     m[L.COUNTS + L.N_REFB] += 1
     note(c, m, trace, ch, t, REFB, number, -1)
+    m[ps + L.REFRESH_TURN] = (m[ps + L.REFRESH_TURN] + 1) & ((1 << c[L.BANK_SHIFT]) - 1)
     _refreshed(c, m, ch, p, t, c[L.ROW_TICKS])
-    if m[ch + L.PENDING] == 0:
-        last = (1 << c[L.BANK_SHIFT]) - 1
-        m[ch + L.REFRESH_TURN] = 0 if m[ch + L.REFRESH_TURN] == last else m[ch + L.REFRESH_TURN] + 1

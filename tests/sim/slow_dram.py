@@ -97,24 +97,29 @@ class Channel:
         self.refreshes.extend(Refresh(pseudo, bank) for pseudo in range(spec.pseudo_channels))
 
     def any_slot(self, now: int) -> None:
-        if self.serve_active(now):
-            return
-        if self.refreshes:
-            self.serve_refresh(now)
-        else:
+        if not self.serve_active(now) and not self.serve_refresh(now):
             self.serve_queue(now, lambda command: True)
 
     def column_slot(self, now: int) -> None:
         if self.spec.edges == 2 and now % 2 == 0:
             return
-        if not self.serve_active(now) and not self.refreshes:
+        if not self.serve_active(now) and not self.is_stopped():
             self.serve_queue(now, lambda command: command in COLUMNS)
 
     def row_slot(self, now: int) -> None:
-        if self.refreshes:
-            self.serve_refresh(now)
-        else:
+        if not self.serve_refresh(now):
             self.serve_queue(now, lambda command: command not in COLUMNS)
+
+    def is_stopped(self) -> bool:
+        """Whether a refresh of all banks is due: nothing else is begun."""
+        return bool(self.refreshes) and self.refreshes[0].bank < 0
+
+    def due_now(self) -> list[Refresh]:
+        """The oldest that is due; of single banks the oldest of each pseudo-channel."""
+        if self.is_stopped():
+            return [self.refreshes[0]]
+        oldest = {due.pseudo: due for due in reversed(self.refreshes)}
+        return [oldest[pseudo] for pseudo in sorted(oldest)]
 
     def serve_active(self, now: int) -> bool:
         for burst in sorted(self.active, key=self.age.__getitem__):
@@ -125,18 +130,23 @@ class Channel:
                 return True
         return False
 
-    def serve_refresh(self, now: int) -> None:
-        due = self.refreshes[0]
+    def serve_refresh(self, now: int) -> bool:
+        """Whether the tick is taken: by a command for a refresh, or since a refresh of all banks stops the channel."""
+        return any(self.advance_refresh(due, now) for due in self.due_now()) or self.is_stopped()
+
+    def advance_refresh(self, due: Refresh, now: int) -> bool:
+        """Close what is open of it, or refresh it; not while a request there is active."""
         whole = due.bank < 0
         opened = [p for p in self.device.open_banks(due.pseudo) if whole or p[1] == due.bank]
         if opened and any(burst.pseudo == due.pseudo and (whole or burst.bank == due.bank) for burst in self.active):
-            return
+            return False
         command = ("PREA" if whole else "PRE") if opened else ("REF" if whole else "REFB")
         if not self.device.legal(command, due.pseudo, due.bank, now):
-            return
+            return False
         if not opened:
-            self.refreshes.popleft()
+            self.refreshes.remove(due)
         self.issue(command, due.pseudo, due.bank, now)
+        return True
 
     def serve_queue(self, now: int, wanted: Callable[[str], bool]) -> None:
         self.choose_mode()
@@ -145,7 +155,10 @@ class Channel:
             queue = [] if self.active else queue[:1]
         waiting: set[tuple[int, int]] = set()  # banks with an older request for another row, as the scan goes on
         protected: set[tuple[int, int]] = set()  # banks with an older hit, as the scan goes on
+        withheld = {(due.pseudo, due.bank) for due in self.due_now()}
         for burst in queue:
+            if burst.place in withheld:
+                continue
             command = self.needed(burst)
             hit = command in COLUMNS
             if hit and burst.place in waiting and self.is_tired(burst.place):

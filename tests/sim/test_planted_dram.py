@@ -29,7 +29,7 @@ STAND_INS = {
     "jit.py": "def jitted(function):\n    return function\n\n\ninlined = index = jitted\n",
     "bitset.py": "def lowest_bit(value):\n    return (int(value) & -int(value)).bit_length() - 1 if value else 64\n",
 }
-GUARD = ('"""Do what `next_time` found for t."""', "assert t < L.FOREVER, 'nothing will ever happen'")
+GUARD = ('"""Do what `next_time` found for t."""', "assert t < 1_000_000, 'nothing but refreshes will ever happen'")
 _names = (f"planted_dram_{number}" for number in count())
 
 # what is wrong: (file, text of the controller, text of the mutant)
@@ -59,8 +59,13 @@ CONTROLLER = {
     "writes drained too long": ("choose.py", "stop = writes < c[L.WRITES_LOW]", "stop = writes < c[L.WRITES_LOW] - 1"),
     "row hits go while a refresh is pending": (
         "choose.py",
-        "    if m[ch + L.PENDING]:\n        return\n    w = m[ch + L.WRITE_MODE] & 1\n    mask = m[ch + L.HITS",
-        "    w = m[ch + L.WRITE_MODE] & 1\n    mask = m[ch + L.HITS",
+        "mask = m[ch + L.HITS + w] & mine & ~withheld(c, m, ch)",
+        "mask = m[ch + L.HITS + w] & mine",
+    ),
+    "row opened in the bank that is to be refreshed": (
+        "choose.py",
+        "& banks_of(c, p) & ~withheld(c, m, ch)",
+        "& banks_of(c, p)",
     ),
     "row closed before its active request": (
         "choose.py",
