@@ -163,7 +163,7 @@ def make(kind: str, requests: int, seed: int = 0, rate: float = 0.0, **shape: fl
         raise ValueError(f"{name}: no such parameter ({nearest(name, known)})")
     if requests < 1 or not 0 <= rate < float("inf") or 0 < rate < requests / LAST_CYCLE:
         name, value = ("requests", requests) if requests < 1 else ("rate", rate)
-        rule = ">= 1" if requests < 1 else f"0, or a number that keeps cycles below {LAST_CYCLE}"
+        rule = ">= 1" if requests < 1 else ">= 0, and keep cycles below 2**50"
         raise ValueError(f"{name}: must be {rule}, got {value}")
     return _timed(KINDS[kind](Shape(**shape), np.random.default_rng([seed, 0])), requests, rate, seed)  # type: ignore[arg-type]
 

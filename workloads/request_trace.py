@@ -161,7 +161,7 @@ class _Checker:
         before = np.concatenate(([self.last], cycle[:-1]))
         most = self.capacity - REQUEST_BYTES
         return [
-            ("cycle", f"must be >= 0 and below {LAST_CYCLE}", (cycle >= 0) & (cycle < LAST_CYCLE)),
+            ("cycle", "must be >= 0 and below 2**50", (cycle >= 0) & (cycle < LAST_CYCLE)),
             ("cycle", "must not be smaller than in the line before", (cycle >= before) | (cycle < 0)),
             ("address", "must be >= 0", address >= 0),
             ("address", f"must be <= {most:#x}: the memory holds {self.capacity} bytes", address <= most),

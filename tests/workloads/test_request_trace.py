@@ -92,7 +92,7 @@ def test_spellings_that_mean_the_same(tmp_path: Path, text: str) -> None:
         (HEAD + "0,6 4,R\n", "2:3: address: must be a whole number, got 6 4"),
         (HEAD + "1.5,64,R\n", "2:1: cycle: must be a whole number, got 1.5"),
         (HEAD + ",64,R\n", "2:1: cycle: must be a whole number, got nothing"),
-        (HEAD + "-3,64,R\n", "2:1: cycle: must be >= 0 and below 2**62, got -3"),
+        (HEAD + "-3,64,R\n", "2:1: cycle: must be >= 0 and below 2**50, got -3"),
         (HEAD + "0,-64,R\n", "2:3: address: must be >= 0, got -64"),
         (HEAD + "0,96,R\n", "2:3: address: must be a multiple of 64, got 96"),
         (HEAD + "0,0x100000,R\n", "2:3: address: must be <= 0xfffc0: the memory holds 1048576 bytes, got 0x100000"),
@@ -232,7 +232,9 @@ def test_mixed_reads_two_streams_and_writes_a_third() -> None:
         ({"again": 1.5}, "again: must be a share 0..1, got 1.5"),
         ({"keep": 0.0}, "keep: must leave at least one of 1024 tokens, got 0.0"),
         ({"requests": 0}, "requests: must be >= 1, got 0"),
-        ({"rate": -1.0}, "rate: must be >= 0, got -1.0"),
+        ({"rate": float("nan")}, "rate: must be >= 0, and keep cycles below 2**50, got nan"),
+        ({"rate": 1e-300}, "rate: must be >= 0, and keep cycles below 2**50, got 1e-300"),
+        ({"rate": -1.0}, "rate: must be >= 0, and keep cycles below 2**50, got -1.0"),
     ],
 )
 def test_what_no_stream_can_be(arguments: dict[str, object], message: str) -> None:
