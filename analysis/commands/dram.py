@@ -60,8 +60,8 @@ def run(
 
     tilewright dram run --standard ddr4:3200AA --mode timed --mapping rbc --commands out.csv --check trace.csv
     """
-    for option, path in (("--commands", commands), ("--export-ramulator", export_ramulator)):
-        check_writable(option, path, [trace] + [commands] * (option != "--commands" and commands is not None))
+    check_writable("--commands", commands, [trace])
+    check_writable("--export-ramulator", export_ramulator, [trace, *([commands] if commands else [])])
     overrides = {
         "map": _address_map(mapping), "scheduler": scheduler, "page": page, "refresh": refresh, "channels": channels,
         "row_hit_cap": row_hit_cap, "read_queue": read_queue, "write_queue": write_queue,
