@@ -112,7 +112,7 @@ def trace_is_full(m, trace):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def skip_refreshes(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
+def _skip_refreshes(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
     """Count at once the refreshes of a channel that has nothing to do before `until`; the last are done in full."""
     busy = m[ch + L.PENDING] | m[ch + L.OPEN_BANKS] | m[ch + L.QUEUED] | m[ch + L.QUEUED_WRITES]
     end = min(until, m[ch + L.ADMIT_TIME])
@@ -132,6 +132,15 @@ def skip_refreshes(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
         m[L.ACTIVE_TICKS] += times * c[L.PSEUDO] * c[L.RFC_AGAIN]
 
 
+@inlined
+def step(c, m, trace, ch, t, until):  # type: ignore[no-untyped-def]
+    """Do what `next_time` found for t; `until` is as far as the channel may be run."""
+    if t == m[ch + L.REFRESH_DUE]:
+        _skip_refreshes(c, m, trace, ch, until)
+        t = next_time(c, m, ch)
+    act(c, m, trace, ch, t)
+
+
 @jitted
 def advance_channel(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
     """Run a channel through everything that happens before tick `until`; offers at `until` - 1 are the last."""
@@ -141,10 +150,7 @@ def advance_channel(c, m, trace, ch, until):  # type: ignore[no-untyped-def]
         if t >= until:
             m[index(c[L.NEXT_AT] + m[ch + L.NUMBER])] = t
             return
-        if t == m[ch + L.REFRESH_DUE]:
-            skip_refreshes(c, m, trace, ch, until)
-            t = next_time(c, m, ch)
-        act(c, m, trace, ch, t)
+        step(c, m, trace, ch, t, until)
 
 
 @jitted

@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 import sim.dram.layout as L
-from sim.dram.controller import act, advance, advance_channel, next_time, skip_refreshes, trace_is_full
+from sim.dram.controller import act, advance, next_time, step, trace_is_full
 from sim.dram.front import decode, enter, none_runs_dry, pseudo_number
 from sim.dram.jit import index, inlined, jitted
 from sim.dram.layout import grow_fifos, pseudo_channels, start_memory
@@ -63,10 +63,7 @@ def _run_safely(c, m, trace, known):  # type: ignore[no-untyped-def]
             t = next_time(c, m, ch)
             if t > known and not none_runs_dry(c, m, ch):
                 break
-            if t == m[ch + L.REFRESH_DUE]:
-                skip_refreshes(c, m, trace, ch, known)
-                t = next_time(c, m, ch)
-            act(c, m, trace, ch, t)
+            step(c, m, trace, ch, t, known)
 
 
 @inlined
@@ -87,14 +84,7 @@ def _finish(c, m, trace):  # type: ignore[no-untyped-def]
     for channel in range(c[L.CHANNELS]):
         ch = index(c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE])
         while not trace_is_full(m, trace) and _is_busy(c, m, ch):
-            skip_refreshes(c, m, trace, ch, np.int64(L.FOREVER))
-            act(c, m, trace, ch, next_time(c, m, ch))
-
-
-@jitted
-def _advance_all(c, m, trace, until):  # type: ignore[no-untyped-def]
-    for channel in range(c[L.CHANNELS]):
-        advance_channel(c, m, trace, c[L.CHANNEL_AT] + channel * c[L.CHANNEL_SIZE], until)
+            step(c, m, trace, ch, next_time(c, m, ch), np.int64(L.FOREVER))
 
 
 @jitted
@@ -274,7 +264,7 @@ class RequestStream:
         c, m = self._config, self._memory.state
         self._keep_running(lambda: _finish(c, m, self._trace))
         end = max(int(m[L.LAST_BACK]), int(m[L.LAST_ACCEPTED]))
-        self._keep_running(lambda: _advance_all(c, m, self._trace, end + 1))
+        self._keep_running(lambda: advance(c, m, self._trace, end + 1))
         return self._result(end)
 
     def _result(self, end: int) -> StreamResult:
