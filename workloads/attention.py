@@ -31,6 +31,7 @@ class AttentionWork:
     head_size           elements of a Q, K or V vector (D)
     *_bits              bits of an element in DRAM; key_lsb_bits 0 = nothing to refetch
     dense_operations    multiply-accumulates x 2 of Q x K and prob x V with nothing pruned, of the whole work
+    repeat              the sequence stands for so many alike, one after another: every sum counts it so often
     """
 
     name: str
@@ -57,6 +58,7 @@ class AttentionWork:
     score_ptr: Ints
     score: NDArray[np.float64]
     dense_operations: int
+    repeat: int = 1
 
     @property
     def rows(self) -> int:

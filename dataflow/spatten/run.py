@@ -57,7 +57,8 @@ LEFT_OUT = (
 class Tally:
     """Sums over the sequences of a workload."""
 
-    cycles: list[int] = field(default_factory=list)
+    cycles: list[int] = field(default_factory=list)  # of each sequence
+    head_size: int = 0
     work: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
     requested: Counter[str] = field(default_factory=Counter)
@@ -139,31 +140,39 @@ def _add(
     state: MemoryState,
     burst: int,
 ) -> None:
-    plan = lowered.plan
+    plan, times_run = lowered.plan, work.repeat
     moved = _by_operand(plan, state.bursts * burst)
     if not state.config[IDEAL]:
         _check_served(plan, moved, state.commands, burst)
-        tally.activates.update(_by_operand(plan, state.activates))
-        tally.idle.update({cause: round(cycles) for cause, cycles in state.idle.items()})
-        tally.active_cycles += state.active_cycles(state.tick_of(times.makespan))
+        _count(tally.activates, _by_operand(plan, state.activates), times_run)
+        _count(tally.idle, {cause: round(cycles) for cause, cycles in state.idle.items()}, times_run)
+        tally.active_cycles += times_run * state.active_cycles(state.tick_of(times.makespan))
     requested = _by_operand(plan, np.add.reduceat(plan.slices.size_bytes, plan.slices.ptr[:-1]))
     busy = _busy(plan, times)
     _check_work(machine, lowered, work, requested, busy)
-    tally.cycles.append(times.makespan)
-    tally.moved.update(moved)
-    tally.requested.update(requested)
-    tally.commands.update(state.commands)
-    tally.path.update(critical_path(plan, times))
-    tally.busy.update(busy)
-    tally.counters += lowered.counters
-    tally.work.update(
-        rows=work.rows,
-        k_vectors=int(work.keys.sum()),
-        v_vectors=int(work.values.sum()),
-        lsb_rows=int(lowered.counters[LSB_ROWS]),
-        effective=work.dense_operations,
-        head_size=work.head_size if not tally.work["head_size"] else 0,
-    )
+    tally.cycles.extend([times.makespan] * times_run)
+    _count(tally.moved, moved, times_run)
+    _count(tally.requested, requested, times_run)
+    _count(tally.commands, state.commands, times_run)
+    _count(tally.path, critical_path(plan, times), times_run)
+    _count(tally.busy, busy, times_run)
+    tally.counters += times_run * lowered.counters
+    _count(tally.work, _facts(work, lowered), times_run)
+    tally.head_size = work.head_size
+
+
+def _count(total: Counter[str], amounts: Mapping[str, int], times_run: int) -> None:
+    total.update({name: times_run * amount for name, amount in amounts.items()})
+
+
+def _facts(work: AttentionWork, lowered: Lowered) -> dict[str, int]:
+    return {
+        "rows": work.rows,
+        "k_vectors": int(work.keys.sum()),
+        "v_vectors": int(work.values.sum()),
+        "lsb_rows": int(lowered.counters[LSB_ROWS]),
+        "effective": work.dense_operations,
+    }
 
 
 def _memory(machine: SpattenMachine, standard: Standard, kind: str) -> DramSpec | IdealSpec:
@@ -229,7 +238,7 @@ def _dram_energy(
 
 def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: Tally) -> Result:
     cycles = sum(tally.cycles)
-    sram = sram_bytes(machine, tally.counters, tally.work["head_size"])
+    sram = sram_bytes(machine, tally.counters, tally.head_size)
     moved = sum(tally.moved.values())
     energy = on_chip_energy_j(machine, tally.counters, sram, moved)
     by_part, of_operands = _dram_energy(machine, standard, cycles, tally)

@@ -27,8 +27,11 @@ from dataflow.spatten.draft import (
     V_WRITE,
 )
 from dataflow.spatten.plan import plan_attention
+from dataflow.spatten.run import run_spatten
 from dataflow.spatten.topk import filter_cycles
 from tests.dataflow.spatten_worlds import machine, named_log, segments, simulate, starts, work
+from workloads.dense import dense_attention
+from workloads.trace import Trace
 
 PROMPT = (0, 0, 0, 3, 2, 3, 3)  # 2 queries, 3 keys
 
@@ -300,3 +303,10 @@ def test_shipped_machine_holds_1024_tokens_of_64() -> None:
 def test_more_queries_than_keys_are_refused() -> None:
     with pytest.raises(ValueError, match=r"row 0: queries must be at most keys \(3\) on spatten, got 4"):
         simulate(machine(), work([(0, 0, 0, 3, 4, 3, 3)]))
+
+
+def test_a_repeated_sequence_counts_as_often_as_it_stands_for() -> None:
+    trace, spatten = Trace("alike", {}, {"kind": "dense"}, {}), load_machine("spatten")
+    one = dense_attention(2, 2, 24, 64, 8)
+    thrice = run_spatten(spatten, trace, None, {"work": [one] * 3})
+    assert run_spatten(spatten, trace, None, {"work": [replace(one, repeat=3)]}) == thrice
