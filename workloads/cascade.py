@@ -1,6 +1,6 @@
 """Cascade token and head pruning of one text on recorded facts (SpAtten, Alg. 2), compiled by Numba."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -30,9 +30,10 @@ class Kept:
     score: Floats
 
 
-def score_lengths(tokens: Ints) -> Ints:
-    """Candidates of the token top-k after each layer, 0 where none runs."""
-    return np.where(np.append(tokens[1:] < tokens[:-1], False), tokens, 0)
+def score_lengths(tokens: Ints, readmit: bool = False) -> Ints:
+    """Candidates of the token top-k after each layer, 0 where none runs; all tokens where they may return."""
+    candidates = np.full(len(tokens), tokens[0]) if readmit else tokens
+    return np.where(np.append(tokens[1:] < candidates[:-1], False), candidates, 0)
 
 
 def prune(
@@ -41,23 +42,35 @@ def prune(
     importance: NDArray[np.float32],
     row_max: Bytes,
     head_score: NDArray[np.float32],
+    thresholds: Floats | None = None,
+    readmit: bool = False,
 ) -> Kept:
     """Cascade pruning of one text by recorded facts (SpAtten, Alg. 2).
 
     tokens, heads   int64 [L]   how many take part in each layer, from `workloads.schedule`
     importance, row_max   [L, H, n];  head_score   [L, H]   of the dense run
+    thresholds   float64 [L]   least mean importance of the tokens of a layer, 0 = no threshold; the recorded
+                 sums are scaled so that those of the tokens still there add up to 1, as they do in the loop
+    readmit      each layer chooses anew among all tokens; absent tokens gather no score
     """
     kept = Kept(
-        tokens,
+        tokens.copy(),
         heads,
         positions=np.empty(tokens.sum(), np.int64),
         head=np.empty(heads.sum(), np.int64),
         row_max=np.empty((tokens * heads).sum(), np.uint8),
-        score=np.empty(score_lengths(tokens).sum()),
+        score=np.empty(score_lengths(tokens, readmit).sum()),
     )
+    limits = np.zeros(len(tokens)) if thresholds is None else thresholds
     results = (kept.positions, kept.head, kept.row_max, kept.score)
-    _prune(importance, row_max, head_score, tokens, heads, *results)
-    return kept
+    _prune(importance, row_max, head_score, kept.tokens, heads, limits, readmit, *results)
+    return _trimmed(kept) if thresholds is not None else kept
+
+
+def _trimmed(kept: Kept) -> Kept:
+    """Thresholds leave fewer tokens than there was room for."""
+    rows = int((kept.tokens * kept.heads).sum())
+    return replace(kept, positions=kept.positions[: kept.tokens.sum()], row_max=kept.row_max[:rows])
 
 
 # Results are passed in and filled by loops: Numba compiles that in half the time of slices and reductions.
@@ -68,14 +81,17 @@ def _prune(
     head_score: NDArray[np.float32],
     tokens: Ints,
     heads: Ints,
+    thresholds: Floats,
+    readmit: bool,
     positions: Ints,
     head: Ints,
     maxima: Bytes,
     score: Floats,
 ) -> None:
-    """The last four arguments are filled: fields of `Kept`."""
+    """The last four arguments are filled: fields of `Kept`; thresholds lower `tokens`."""
     token_score, head_total = np.zeros(tokens[0]), np.zeros(heads[0])
-    alive, alive_heads = np.arange(tokens[0]), np.arange(heads[0])
+    everyone = np.arange(tokens[0])
+    alive, alive_heads = everyone, np.arange(heads[0])
     p = h = m = s = 0
     for layer in range(len(tokens)):
         for j in alive:
@@ -91,12 +107,30 @@ def _prune(
                 m += 1
         if layer + 1 == len(tokens):
             break
-        if tokens[layer + 1] < tokens[layer]:
-            for j in alive:
-                score[s] = token_score[j]
-                s += 1
-        alive = _keep(token_score, alive, tokens[layer + 1])
+        if thresholds[layer + 1] > 0:
+            alive = _above(importance[layer], alive_heads, alive, thresholds[layer + 1])
+            tokens[layer + 1] = len(alive)
+        else:
+            alive = everyone if readmit else alive
+            if tokens[layer + 1] < len(alive):
+                for j in alive:
+                    score[s] = token_score[j]
+                    s += 1
+            alive = _keep(token_score, alive, tokens[layer + 1])
         alive_heads = _keep(head_total, alive_heads, heads[layer + 1])
+
+
+@njit(cache=True)
+def _above(importance: NDArray[np.float32], heads: Ints, alive: Ints, threshold: float) -> Ints:
+    """The members of `alive` whose part of this layer's probability is at least `threshold`, or the best one."""
+    part = np.zeros(len(alive))
+    for one in heads:
+        for place, j in enumerate(alive):
+            part[place] += importance[one, j]
+    limit = threshold * part.sum()
+    if part.max() < limit:
+        return alive[part.argmax() : part.argmax() + 1]
+    return alive[part >= limit]
 
 
 @njit(cache=True)

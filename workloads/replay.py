@@ -18,6 +18,9 @@ and, for each policy that was also applied inside the forward pass (rows: text, 
 
 What a replay leaves out: the recorded importance sums include queries that the policy has pruned, and row
 maxima do not rise as they would after renormalisation over fewer tokens. `replay_distance` measures both.
+Row maxima are those of unquantized probabilities, where the hardware decides on low bits by probabilities
+that come from the MSBs of K alone (SpAtten, section III-D); so are the recorded policies of the shipped
+trace. `workloads/encoder.py` follows the hardware's rule with `quantize`.
 """
 
 from collections.abc import Iterator
@@ -30,7 +33,7 @@ from numpy.typing import NDArray
 from workloads.attention import AttentionWork
 from workloads.cascade import Kept, prune, score_lengths
 from workloads.policy import Policy
-from workloads.schedule import keep_counts
+from workloads.schedule import keep_counts, keep_thresholds
 from workloads.trace import Trace
 
 Ints = NDArray[np.int64]
@@ -143,7 +146,8 @@ def _dense(trace: Trace) -> list[tuple[NDArray[np.float32], Bytes, NDArray[np.fl
 
 def _replayed(trace: Trace, policy: Policy) -> list[Kept]:
     pairs = zip(_text_counts(trace, policy), _dense(trace), strict=True)
-    return [prune(tokens, heads, *facts) for (tokens, heads), facts in pairs]
+    limits = keep_thresholds(policy, trace.model["layers"]) if policy.token_threshold else None
+    return [prune(tokens, heads, *facts, limits, policy.readmit) for (tokens, heads), facts in pairs]
 
 
 def _work(trace: Trace, policy: Policy, index: int, kept: Kept) -> AttentionWork:
@@ -151,8 +155,8 @@ def _work(trace: Trace, policy: Policy, index: int, kept: Kept) -> AttentionWork
     length, rows = int(kept.tokens[0]), int(kept.heads.sum())
     layer = np.repeat(np.arange(len(kept.heads)), kept.heads)
     tokens = kept.tokens[layer]
-    token_topk, token_candidates = _topk(kept.tokens, kept.heads)
-    head_topk, head_candidates = _topk(kept.heads, kept.heads)
+    token_topk, token_candidates = _token_topk(kept, policy)
+    head_topk, head_candidates = _topk(kept.heads, score_lengths(kept.heads), kept.heads)
     return AttentionWork(
         name=f"{trace.name}[{index}]",
         head_size=trace.model["head_size"],
@@ -191,11 +195,17 @@ def _dense_operations(trace: Trace, length: int) -> int:
     return 4 * length * length * int(model["layers"] * model["heads"] * model["head_size"])
 
 
-def _topk(counts: Ints, heads: Ints) -> tuple[Ints, Ints]:
-    """(keep, candidates) per row: set on the last row of a layer whose next layer keeps fewer."""
-    last = np.cumsum(heads)[:-1] - 1
-    fewer = counts[1:] < counts[:-1]
-    keep, candidates = np.zeros((2, int(heads.sum())), np.int64)
-    keep[last[fewer]] = counts[1:][fewer]
-    candidates[last[fewer]] = counts[:-1][fewer]
-    return keep, candidates
+def _token_topk(kept: Kept, policy: Policy) -> tuple[Ints, Ints]:
+    """A threshold is a comparison per token: no top-k runs."""
+    none = np.zeros_like(kept.tokens)
+    candidates = none if policy.token_threshold else score_lengths(kept.tokens, policy.readmit)
+    return _topk(kept.tokens, candidates, kept.heads)
+
+
+def _topk(counts: Ints, candidates: Ints, heads: Ints) -> tuple[Ints, Ints]:
+    """(keep, candidates) per row: set on the last row of a layer after which a top-k runs."""
+    last = np.cumsum(heads) - 1
+    keep, competing = np.zeros((2, int(heads.sum())), np.int64)
+    keep[last] = np.where(candidates > 0, np.append(counts[1:], 0), 0)
+    competing[last] = candidates
+    return keep, competing

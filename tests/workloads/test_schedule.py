@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.policy import Policy
-from workloads.schedule import keep_counts, keep_shares, keep_top
+from workloads.schedule import keep_counts, keep_shares, keep_thresholds, keep_top
 
 SHARE = st.floats(0.01, 1)
 
@@ -64,3 +64,43 @@ def test_the_lowest_index_wins_a_tie():
     assert keep_top(score, np.array([0, 2, 3, 4, 1]), 2).tolist() == [2, 1]  # the order of `alive` stays
     steps = np.tile([0.0, 1.0, 2.0], 500)
     assert keep_top(steps, np.arange(1500), 700).tolist() == sorted([*range(2, 1500, 3), *range(1, 600, 3)])
+
+
+def test_released_schedules_have_the_kept_keys_of_the_released_traces():
+    # over 1024 tokens the traces round down
+    shares = Policy(token_keep="released_gpt2_small").token_keep
+    assert [int(share * 1024) for share in shares] == [921, 716, *[204] * 4, *[102] * 6]
+    shares = Policy(token_keep="released_gpt2_medium").token_keep
+    assert [int(share * 1024) for share in shares] == [1024, 1024, 921, 819, 819, *[614] * 6, *[307] * 13]
+    heads = keep_counts(Policy(head_keep="released_gpt2_medium_heads"), 24, 1024, 16)[1]
+    assert heads.tolist() == [*[16] * 16, *[13] * 6, *[10] * 2]
+
+
+def test_an_unknown_schedule_is_told_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'released_gpt2_small'"):
+        Policy(token_keep="released_gpt_small")
+
+
+def test_a_later_step_prunes_the_first_layer_too():
+    policy = Policy(token_keep="released_gpt2_small")
+    assert keep_counts(policy, 12, 1000, 12)[0][0] == 1000
+    assert keep_counts(policy, 12, 1000, 12, scored=True)[0][0] == 900
+
+
+def test_counts_rise_with_readmission_only():
+    shares = (1.0, 0.2, 0.6)
+    assert keep_counts(Policy(token_keep=shares), 3, 10, 1)[0].tolist() == [10, 2, 2]
+    assert keep_counts(Policy(token_keep=shares, readmit=True), 3, 10, 1)[0].tolist() == [10, 2, 6]
+
+
+def test_thresholds_rise_from_zero_in_front_to_the_value_in_the_last_layer():
+    assert keep_thresholds(Policy(token_threshold=0.12, token_front=0.3), 6) == pytest.approx(
+        [0, 0, 0.03, 0.06, 0.09, 0.12]
+    )
+    assert not keep_thresholds(Policy(), 6).any()
+
+
+@pytest.mark.parametrize("beside", [{"token_keep": 0.5}, {"readmit": True}])
+def test_a_threshold_stands_alone(beside):
+    with pytest.raises(ValueError, match="token_threshold"):
+        Policy(token_threshold=0.1, **beside)
