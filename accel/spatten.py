@@ -43,10 +43,13 @@ class Softmax(BaseModel):
 
 
 class TopK(BaseModel):
-    """Quick-select engines (section IV-B): one is shared by token and head top-k, one serves local value top-k."""
+    """Quick-select engines (section IV-B): one is shared by token and head top-k, one serves local value top-k.
+
+    One engine serves all; with none the machine runs only work from which nothing is selected.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    engines: Literal[1, 2]
+    engines: Literal[0, 1, 2]
     comparators: Count
     pass_overhead_cycles: Cycles
     seed: Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
@@ -72,6 +75,24 @@ class Sram(BaseModel):
     cost: Cost
 
 
+class ScoreBuffer(BaseModel):
+    """Scores of the queries at hand, `element_bits` each, where K and V come in tiles.
+
+    A machine without it refuses a head whose K or V does not fit one buffer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    bytes: Count
+    cost: Cost
+
+
+class FullyConnected(BaseModel):
+    """FC layers on the multipliers of both arrays (section V-B); weights come from DRAM with that many bits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    weight_bits: Annotated[int, Field(ge=1, le=32)]
+
+
 class Accumulator(BaseModel):
     """Importance accumulators, one for each softmax lane: they keep up with it; `cost.at` counts softmax lanes."""
 
@@ -91,10 +112,16 @@ class SpattenUnits(BaseModel):
     accumulator: Accumulator
     key_sram: Sram
     value_sram: Sram
+    score_buffer: ScoreBuffer | None = None
 
 
 class SpattenMachine(BaseModel):
-    """A SpAtten-type accelerator. `write_output`: attention outputs go back to DRAM (12 bit an element)."""
+    """A SpAtten-type accelerator.
+
+    write_output   attention outputs go back to DRAM, `element_bits` an element
+    pipelines      copies of `units` behind one fetcher; each takes the K/V heads of a layer in turn
+    fc             where FC layers run too; without it a run is attention alone
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -103,5 +130,7 @@ class SpattenMachine(BaseModel):
     clock_hz: Annotated[int, Field(ge=10_000_000, le=100_000_000_000)]
     element_bits: Count
     write_output: bool
+    pipelines: Annotated[int, Field(ge=1, le=256)] = 1
+    fc: FullyConnected | None = None
     units: SpattenUnits
     memory: Memory

@@ -143,6 +143,22 @@ def _check_rows(machine: SpattenMachine, work: AttentionWork) -> None:
         )
 
 
+def _check_selection(machine: SpattenMachine, work: AttentionWork) -> None:
+    """Without top-k engines nothing can be selected."""
+    wanted = {
+        "token top-k": work.token_topk,
+        "head top-k": work.head_topk,
+        "local value top-k": work.keys - work.values,
+    }
+    for name, amount in wanted.items():
+        rows = np.flatnonzero(amount > 0)
+        if len(rows) and not machine.units.topk.engines:
+            raise ValueError(
+                f"{machine.name}: units.topk.engines: must be at least 1 for the {name} of {work.name} "
+                f"(row {int(rows[0])}), got 0"
+            )
+
+
 def _check_sram(machine: SpattenMachine, work: AttentionWork) -> None:
     """A head's K (V) must fit one buffer. Raises ValueError: longer contexts need tiling, which this machine lacks."""
     most = int(work.keys.max()) * -(-work.head_size * machine.element_bits // 8)
@@ -187,10 +203,11 @@ def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: in
 
     The seeds of the top-k depend on the name of the sequence.
 
-    Raises ValueError where K or V of a head does not fit the on-chip buffer, or where a row has more
-    queries than keys.
+    Raises ValueError where K or V of a head does not fit the on-chip buffer, where a row has more
+    queries than keys, or where something is selected and the machine has no top-k engine.
     """
     _check_rows(machine, work)
+    _check_selection(machine, work)
     _check_sram(machine, work)
     has_lsb = bool(work.key_lsb_bits) and bool(work.needs_lsb.any())
     blocks = int((-(-work.queries // machine.units.fetcher.query_block)).sum())

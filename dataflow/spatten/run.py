@@ -195,6 +195,17 @@ def lower(
         yield sequence, plan_attention(machine, sequence, align)
 
 
+def check_policy(machine: SpattenMachine, policy: Policy | None) -> None:
+    """Raises ValueError where a policy prunes or selects on a machine without top-k engines."""
+    keeps_all = {"token_keep": 1.0, "head_keep": 1.0, "value_keep": 1.0, "token_threshold": 0.0}
+    for name, all_of_it in keeps_all.items() if policy and not machine.units.topk.engines else ():
+        if np.any(np.asarray(getattr(policy, name)) != all_of_it):
+            raise ValueError(
+                f"policy.{name}: must be {all_of_it:g} on {machine.name}, which has no top-k engine "
+                f"(units.topk.engines: 0), got {getattr(policy, name)}"
+            )
+
+
 @planner("spatten")
 def run_spatten(
     machine: SpattenMachine, trace: Trace, policy: Policy | None, options: Mapping[str, Any] | None = None
@@ -204,6 +215,7 @@ def run_spatten(
     options   engine: "compiled" or "simpy"; memory: "dram" or "ideal"; timeline: path of a Perfetto trace
     """
     options = options or {}
+    check_policy(machine, policy)
     work = attention_work(trace, policy) if options.get("work") is None else options["work"]
     standard = load_standard(machine.memory.standard)
     memory = _memory(machine, standard, options.get("memory", "dram"))
