@@ -1,0 +1,147 @@
+"""SpAtten's Alg. 2 for one sentence in NumPy float64: slow and obvious, for tests and for reading.
+
+A sentence is a list of steps, a step a list of layers, a layer (query [H, n, D], key [KV, m, D],
+value [KV, m, D]): n new tokens that ask, m tokens so far, the new ones last.  Grouped queries: query head h
+reads K and V of head h * KV // H.  Step 0 is the prompt (or a whole text); each later step is a generated
+token.  All tokens come along in the arrays; which of them take part is decided here.
+"""
+
+from dataclasses import dataclass
+from math import ceil, exp
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workloads.policy import Policy
+from workloads.pruning.quantization import joined, planes, quantize, rounded, scale_of
+from workloads.schedule import keep_counts, keep_thresholds
+
+Floats = NDArray[np.float64]
+Layer = tuple[Floats, Floats, Floats]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One layer in one step.
+
+    tokens, heads   who took part, ascending
+    context         float64 [H, n, D], zeros for heads and queries that were pruned
+    needs_lsb       (head, query) pairs whose low bits were fetched
+    """
+
+    tokens: list[int]
+    heads: list[int]
+    context: Floats
+    needs_lsb: set[tuple[int, int]]
+
+
+def run_sentence(
+    steps: list[list[Layer]],
+    policy: Policy,
+    *,
+    causal: bool = True,
+    dense_prompt: bool = True,
+    quantized: bool = False,
+) -> list[list[Pass]]:
+    """Prune a sentence; scores add up over heads, layers and steps and are never reset.
+
+    causal         token j sees tokens 0..j;  else all see all (an encoder)
+    dense_prompt   step 0 keeps everything and only gathers scores, as in the released traces
+    quantized      number formats and progressive quantization too
+    """
+    layers, heads = len(steps[0]), len(steps[0][0][0])
+    token_score: list[float] = []
+    head_score = [0.0] * heads
+    gone_tokens: list[set[int]] = [set() for _ in range(layers)]
+    gone_heads: list[set[int]] = [set() for _ in range(layers)]
+    thresholds = keep_thresholds(policy, layers)
+    passes = []
+    for number, step in enumerate(steps):
+        length, new = step[0][1].shape[1], step[0][0].shape[1]
+        token_score += [0.0] * new
+        everyone, everyhead = list(range(length)), list(range(heads))
+        counts = keep_counts(policy, layers, length, heads, scored=number > 0)
+        tokens, kept_heads, received, passes_of_step = everyone, everyhead, [0.0] * length, []
+        for layer, arrays in enumerate(step):
+            if number > 0 or not dense_prompt:
+                asking = set(everyone[length - new :]) if number > 0 else set()
+                before = everyone if policy.readmit else [j for j in tokens if j not in gone_tokens[layer]]
+                if layer > 0 and thresholds[layer] > 0:
+                    tokens = _above(received, before, asking, thresholds[layer])
+                else:
+                    tokens = _top(token_score, before, asking, int(counts[0][layer]))
+                kept_heads = _top(
+                    head_score, [h for h in kept_heads if h not in gone_heads[layer]], set(), int(counts[1][layer])
+                )
+                gone_tokens[layer] = set() if policy.readmit else set(everyone) - set(tokens)
+                gone_heads[layer] = set(everyhead) - set(kept_heads)
+            one, received, size = _attend(arrays, tokens, kept_heads, policy, causal, quantized)
+            for j in everyone:
+                token_score[j] += received[j]
+            for h in everyhead:
+                head_score[h] += size[h]
+            asked = len([j for j in tokens if j >= length - new])
+            received = [x / (asked * len(kept_heads)) for x in received]
+            passes_of_step.append(one)
+        passes.append(passes_of_step)
+    return passes
+
+
+def _top(score: list[float], candidates: list[int], always: set[int], count: int) -> list[int]:
+    """The `count` best, those of `always` first; the lowest index wins a tie."""
+    ranked = sorted(candidates, key=lambda one: (one not in always, -score[one], one))
+    return sorted(ranked[:count])
+
+
+def _above(received: list[float], candidates: list[int], always: set[int], threshold: float) -> list[int]:
+    """Those that received at least the threshold, and those of `always`, or else the best one."""
+    best = max(candidates, key=lambda one: (one in always, received[one], -one))
+    return [j for j in candidates if received[j] >= threshold or j == best or j in always]
+
+
+def _attend(
+    arrays: Layer, tokens: list[int], heads: list[int], policy: Policy, causal: bool, quantized: bool
+) -> tuple[Pass, list[float], list[float]]:
+    """The pass, the probability that each token received, and the sum of |context| of each head."""
+    query, key, value = arrays
+    (_, new, size), length = query.shape, key.shape[1]
+    context = np.zeros(query.shape)
+    received, needs_lsb = [0.0] * length, set()
+    for head in heads:
+        mine = head * len(key) // len(query)
+        q, rough, fine, v = _formats(query[head], key[mine], value[mine], policy, quantized)
+        for row in range(new):
+            position = length - new + row
+            if position not in tokens:
+                continue
+            seen = [j for j in tokens if j <= position or not causal]
+            probability = _softmax([float(q[row] @ rough[j]) / size**0.5 for j in seen])
+            if quantized and policy.key_lsb_bits and max(probability) < policy.lsb_threshold:
+                needs_lsb.add((head, row))
+                probability = _softmax([float(q[row] @ fine[j]) / size**0.5 for j in seen])
+            for p, j in zip(probability, seen, strict=True):
+                received[j] += p
+            count = max(1, ceil(policy.value_keep * len(seen) - 1e-9))
+            for i in sorted(range(len(seen)), key=lambda i: (-probability[i], i))[:count]:  # local value pruning
+                context[head, row] += probability[i] * v[seen[i]]
+    sums = [float(np.abs(context[head]).sum()) for head in range(len(query))]
+    return Pass(tokens, heads, context, needs_lsb), received, sums
+
+
+def _formats(
+    query: Floats, key: Floats, value: Floats, policy: Policy, quantized: bool
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Q, K by its MSBs, K by all bits, V, as the numbers that the hardware computes with."""
+    if not quantized:
+        return query, key, key, value
+    bits = policy.key_msb_bits + policy.key_lsb_bits
+    scale = scale_of(key, bits)
+    codes = quantize(key, bits, scale)
+    msb, _ = planes(codes, policy.key_lsb_bits)
+    rough = joined(msb, 0, policy.key_lsb_bits) * scale
+    return rounded(query, policy.query_bits), rough, codes * scale, rounded(value, policy.value_bits)
+
+
+def _softmax(scores: list[float]) -> list[float]:
+    powers = [exp(score - max(scores)) for score in scores]
+    return [power / sum(powers) for power in powers]
