@@ -8,6 +8,7 @@ token.  All tokens come along in the arrays; which of them take part is decided 
 
 from dataclasses import dataclass
 from math import ceil, exp
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from workloads.policy import Policy
 from workloads.pruning.quantization import joined, planes, quantize, rounded, scale_of
 from workloads.schedule import keep_counts, keep_thresholds
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64
 Layer = tuple[Floats, Floats, Floats]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 SPLITS = ((4, 4), (6, 4), (8, 4), (10, 4), (12, 4))  # section III-D: MSBs + LSBs
 
 
@@ -35,7 +34,7 @@ def quantize(numbers: NDArray[Any], bits: int, scale: float | None = None) -> In
     return np.clip(np.rint(numbers / unit), -top, top).astype(np.int64)
 
 
-def rounded(numbers: NDArray[Any], bits: int) -> Floats:
+def rounded(numbers: NDArray[Any], bits: int) -> NDArray[Any]:
     """The numbers as their codes stand for them."""
     scale = scale_of(numbers, bits)
     return quantize(numbers, bits, scale) * scale
