@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 FORMAT = 1
 SUFFIX = ".trace.zip"
 DATA = Path(__file__).parent / "data"
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 TEXT_COLUMNS = ("kind", "part", "format")
 COLUMNS = (
     *("kind", "part", "sequence", "step", "layer", "flops"),
@@ -41,7 +42,8 @@ class Trace:
 
     model      name, layers, heads, head_size, hidden, ... of the model
     made       how the trace came about: `kind` ("dense": replay under any policy; "recorded": the pruning is
-               part of the trace), source, versions, in-loop policies, rounding rules
+               part of the trace; "benchmark": stated numbers, no run), source, versions, in-loop policies,
+               rounding rules
     operators  one entry per eager operator, all of one length: kind (linear, bmm, softmax, copy, add, mul,
                gelu, layernorm, view, ...), part ("attention", "fc", "other"), sequence, step, layer, flops,
                read_bytes, write_bytes, repeat (int64), format ("float32"), launches (1: a device kernel is
@@ -193,8 +195,14 @@ def workload_names() -> list[str]:
     return sorted(path.name.removesuffix(SUFFIX) for path in DATA.glob(f"*{SUFFIX}"))
 
 
+def benchmark_names() -> list[str]:
+    """Names of the shipped benchmarks (`workloads/benchmark`)."""
+    return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
+
+
 def load_workload(name_or_path: str | Path) -> Trace:
-    """The trace of a shipped name, of a trace file, or of a CSV file that SpAtten's authors released.
+    """The trace of a shipped workload or benchmark, of a trace file, of a benchmark file (.yaml), or of a CSV
+    file that SpAtten's authors released.
 
     The file is read once as long as it does not change. Raises ValueError for an unknown name or a faulty
     file.
@@ -207,12 +215,15 @@ def load_workload(name_or_path: str | Path) -> Trace:
 def _find(name: str) -> Path:
     if name in workload_names():
         return DATA / f"{name}{SUFFIX}"
+    if name in benchmark_names():
+        return BENCHMARKS / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
-    near = get_close_matches(name, workload_names(), 1)
+    near = get_close_matches(name, [*workload_names(), *benchmark_names()], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    known = ", ".join(workload_names())
-    raise ValueError(f"workload: must be one of {known}, or a trace (.zip) or .csv file, got {name!r}{hint}")
+    known = f"{', '.join(workload_names())}, one of the {len(benchmark_names())} benchmarks"
+    kinds = "a trace (.zip), .yaml or .csv file"
+    raise ValueError(f"workload: must be one of {known}, or {kinds}, got {name!r}{hint}")
 
 
 @lru_cache(maxsize=16)
@@ -221,6 +232,10 @@ def _load(path: Path, modified: int, size: int) -> Trace:
         from workloads.released import read_released
 
         return read_released(path)
+    if path.suffix in (".yaml", ".yml"):
+        from workloads.benchmark import benchmark_trace
+
+        return benchmark_trace(path)
     return read_trace(path)
 
 
