@@ -5,16 +5,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from accel.a3 import A3Machine
 from accel.eager import EagerMachine
 from accel.fault import Fault, Faults, dotted, nearest
 from accel.loading import Document, check, prefixed, read_document
 from accel.memory import Memory, Standard, address_fields, address_xor
+from accel.mnnfast import MnnFastMachine
+from accel.relative import RelativeMachine
 from accel.schema import with_assumed_numbers
 from accel.spatten import SpattenMachine
 
-Machine: TypeAlias = SpattenMachine | EagerMachine
-_MODELS: dict[str, type[SpattenMachine] | type[EagerMachine]] = {
+Machine: TypeAlias = SpattenMachine | EagerMachine | A3Machine | MnnFastMachine | RelativeMachine
+_MODELS: dict[str, type[Machine]] = {
+    "a3": A3Machine,
     "eager": EagerMachine,
+    "mnnfast": MnnFastMachine,
+    "relative": RelativeMachine,
     "spatten": SpattenMachine,
 }
 _SPECS = Path(__file__).parent / "specs"
@@ -74,7 +80,7 @@ def check_machine(document: Document, prefix: str = "") -> Machine:
     if planner not in list(_MODELS):
         raise Faults(_unknown_planner(document, planner, prefix))
     machine = check(document, _MODELS[planner], prefix)
-    if isinstance(machine, SpattenMachine):
+    if isinstance(machine, SpattenMachine | A3Machine | MnnFastMachine):
         _check_memory(document, machine.memory, prefix)
     return machine
 

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import cast
 
+import dataflow.a3
 import dataflow.eager
+import dataflow.mnnfast
+import dataflow.relative
 import dataflow.spatten.run  # noqa: F401  (registers its planner)
 from accel.machine import Machine
 from dataflow.engines import ENGINES
@@ -13,7 +16,7 @@ from workloads.policy import Policy
 from workloads.trace import Trace
 
 MEMORIES = ("dram", "ideal")
-PLANNED = ("spatten",)  # planners that run tasks on an engine
+PLANNED = ("a3", "mnnfast", "spatten")  # planners that run tasks on an engine
 
 
 def simulate(
