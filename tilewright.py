@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from accel.machine import machine_names as machine_names
     from analysis.api import pareto as pareto
     from analysis.api import run as run
+    from analysis.reproduce.table import reproduce_spatten as reproduce_spatten
     from analysis.running import SweepRun as SweepRun
     from analysis.running import run_sweep as run_sweep
     from analysis.sweep import Sweep as Sweep
@@ -44,6 +45,7 @@ _HOME = {
     "pareto": "analysis.api",
     "points": "analysis.sweep",
     "read_sweep": "analysis.sweep",
+    "reproduce_spatten": "analysis.reproduce.table",
     "run": "analysis.api",
     "run_sweep": "analysis.running",
     "simulate": "dataflow.simulate",

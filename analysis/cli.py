@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from analysis.commands import dram, machines, points, sweeps, traces
+from analysis.commands import dram, fidelity, machines, points, reproduce, sweeps, traces
 from analysis.console import MISTAKE, Json, guarded, json_was_put, put_json, put_table, put_text, say
 
 _EPILOG = (
@@ -28,9 +28,11 @@ app = typer.Typer(
 )
 app.command()(sweeps.sweep)
 app.command()(points.run)
+app.command()(reproduce.reproduce)
 app.add_typer(traces.app, name="trace")
 app.add_typer(machines.app, name="machine")
 app.add_typer(dram.app, name="dram")
+app.add_typer(fidelity.app, name="fidelity")
 Kind = Literal["sweep", "machine", "standard", "policy"]
 
 

@@ -100,7 +100,7 @@ def run_sweep(
 def crew_for(sweep: Sweep, *, store: Path | None = None, workers: int | None = None) -> Crew:
     """Workers for the points of a sweep, to be closed by the caller; they start when there is work."""
     bench = Bench(sweep.machine, sweep.workload, sweep.policy, store or default_store())
-    return Crew(workers or sweep.workers or _cores(), prepare, (bench,))
+    return Crew(workers or sweep.workers or cores(), prepare, (bench,))
 
 
 def _check_policy(sweep: Sweep) -> None:
@@ -165,5 +165,5 @@ def _kernel_mark() -> Path:
     return use_kernel_cache() / f"compiled-{hashlib.sha256(versions.encode()).hexdigest()[:16]}"
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
