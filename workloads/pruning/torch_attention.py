@@ -25,6 +25,7 @@ class Attended:
     row_max      [B, H, n]      largest probability of each query: from the MSBs of K alone where `quantized`
     needs_lsb    bool [B, H, n] row_max lies below the threshold
     head_score   [B, H]         sum of |context| over queries and elements
+    probability  [B, H, n, m]   before local value pruning
     """
 
     context: Any
@@ -32,6 +33,7 @@ class Attended:
     row_max: Any
     needs_lsb: Any
     head_score: Any
+    probability: Any
 
 
 def attend(
@@ -52,11 +54,9 @@ def attend(
     """
     import torch
 
-    group = query.shape[1] // key.shape[1]
     rough, key = _key_formats(key, policy) if quantized else (key, key)
     if quantized:
         query, value = _rounded(query, policy.query_bits), _rounded(value, policy.value_bits)
-    rough, key, value = (one.repeat_interleave(group, dim=1) for one in (rough, key, value))
     probability = _softmax(query, rough, seen, heads)
     row_max = probability.amax(dim=-1)
     needs_lsb = (row_max < policy.lsb_threshold) & (row_max > 0)
@@ -64,20 +64,26 @@ def attend(
         needs_lsb = torch.zeros_like(needs_lsb)
     if quantized and needs_lsb.any():
         probability = torch.where(needs_lsb[..., None], _softmax(query, key, seen, heads), probability)
-    context = _local(probability, policy.value_keep, seen) @ value
-    importance = probability.sum(dim=2).unflatten(1, (-1, group)).sum(dim=2)
-    return Attended(context, importance, row_max, needs_lsb, context.abs().sum(dim=(2, 3)))
+    context = _by_group(_local(probability, policy.value_keep, seen), value)
+    importance = probability.sum(dim=2).unflatten(1, (key.shape[1], -1)).sum(dim=2)
+    return Attended(context, importance, row_max, needs_lsb, context.abs().sum(dim=(2, 3)), probability)
 
 
 def _softmax(query: Any, key: Any, seen: Any, heads: Any) -> Any:
     """Probabilities [B, H, n, m], zeros for what is not computed."""
-    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    scores = _by_group(query, key.transpose(-2, -1)) * query.shape[-1] ** -0.5
     if seen is not None:
         scores = scores.masked_fill(~seen, -inf)
     probability = scores.softmax(dim=-1)
     if seen is not None:
         probability = probability.masked_fill(~seen, 0)  # a row of -inf alone became NaN
     return probability if heads is None else probability * heads[:, :, None, None]
+
+
+def _by_group(heads: Any, shared: Any) -> Any:
+    """heads [B, H, n, a] times shared [B, KV, a, b]: the heads of a group as more rows, nothing is copied."""
+    rows = heads.unflatten(1, (shared.shape[1], -1)).flatten(2, 3)
+    return (rows @ shared).unflatten(2, (-1, heads.shape[2])).flatten(1, 2)
 
 
 def _local(probability: Any, keep: float, seen: Any) -> Any:
@@ -87,10 +93,10 @@ def _local(probability: Any, keep: float, seen: Any) -> Any:
     import torch
 
     width = probability.shape[-1]
-    visible = torch.tensor([[[[width]]]]) if seen is None else seen.sum(dim=-1, keepdim=True)
-    count = torch.ceil(keep * visible.double() - 1e-9).clamp(min=1)
+    visible = torch.full((1, 1, 1, 1), width) if seen is None else seen.sum(dim=-1, keepdim=True)
+    count = torch.ceil(keep * visible.to(probability.device).double() - 1e-9).clamp(min=1)
     order = probability.argsort(dim=-1, descending=True, stable=True)
-    dropped = (torch.arange(width) >= count).expand_as(probability)
+    dropped = (torch.arange(width, device=probability.device) >= count).expand_as(probability)
     return probability.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), 0)
 
 
@@ -149,12 +155,12 @@ class PrunedAttention:
         if state is None:
             raise ValueError(f"PrunedAttention: layer 0 must be the first, got {layer}")
         tokens, heads = state.enter(layer)
-        tokens, heads = torch.from_numpy(tokens).clone(), torch.from_numpy(heads).clone()
+        tokens, heads = (torch.tensor(mask, device=query.device) for mask in (tokens, heads))
         new = query.shape[2]
         seen, asking = self._seen(tokens, new), tokens[:, -new:]
         result = attend(query, key, value, self.policy, seen=seen, heads=heads, quantized=self.quantized)
-        importance, head_score = result.importance.sum(dim=1).detach(), result.head_score.detach()
-        state.observe(layer, importance.double().numpy(), head_score.double().numpy(), asking.sum(dim=1).numpy())
+        scores = (result.importance.sum(dim=1), result.head_score, asking.sum(dim=1))
+        state.observe(layer, *(one.detach().double().cpu().numpy() for one in scores))
         self.low_bits += int(result.needs_lsb.sum())
         self.rows += int((result.row_max > 0).sum())
         return result.context
@@ -171,5 +177,5 @@ class PrunedAttention:
 
         both = tokens[:, -new:, None] & tokens[:, None, :]
         if self.causal and new > 1:
-            both = both & torch.ones(both.shape[1:], dtype=torch.bool).tril(diagonal=both.shape[2] - new)
+            both = both & torch.ones_like(both[0]).tril(diagonal=both.shape[2] - new)
         return both[:, None]
