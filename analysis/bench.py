@@ -7,8 +7,9 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.machine import Machine, load_machine, load_standard
+from accel.machine import load_standard
 from accel.spatten import SpattenMachine
+from analysis.reproduce.spatten import spatten_machine
 from dataflow.dram_energy import dram_energy
 from dataflow.memory import default_spec, dram_spec, peak_bytes_per_s
 from dataflow.simulate import simulate
@@ -36,13 +37,6 @@ def _seconds(run: Callable[[], object], repeats: int, clock: Callable[[], float]
         run()
         times.append(clock() - start)
     return median(times)
-
-
-def _spatten() -> SpattenMachine:
-    machine: Machine = load_machine("spatten")
-    if not isinstance(machine, SpattenMachine):
-        raise TypeError(f"machine 'spatten' must be a SpAtten-type machine, got {type(machine).__name__}")
-    return machine
 
 
 def _plan_and_run(machine: SpattenMachine, work: AttentionWork, dram: bool) -> Callable[[], object]:
@@ -105,7 +99,7 @@ def run_bench() -> dict[str, float]:
     compiled_tasks_per_s, simpy_tasks_per_s, sweep_points_per_s (one process)
     dram_stream_requests_per_s, dram_gather_requests_per_s   a million reads of 64 bytes through HBM2, CPU time
     """
-    machine = _spatten()
+    machine = spatten_machine()
     bert = dense_attention(**BERT_BASE)
     return {
         "bert_base_384_plan_ms": 1e3 * _seconds(_plan_and_run(machine, bert, dram=False), 15),

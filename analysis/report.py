@@ -114,7 +114,7 @@ def _standards(machines: list[Path]) -> list[Path]:
     import accel.machine
 
     folder = Path(accel.machine.__file__).parent / "standards"
-    memories = [accel.machine.load_machine(path).memory for path in machines]
+    memories: list[Any] = [getattr(accel.machine.load_machine(path), "memory", None) for path in machines]
     return [folder / f"{memory.standard}.yaml" for memory in memories if hasattr(memory, "standard")]
 
 

@@ -35,6 +35,9 @@ def reproduce(
     unedited; "range" is what the assumed numbers leave open; "as released" is the other DRAM configuration.
     Simulated points stay in your cache folder: an interrupted run goes on, a second one is quick.
     """
+    from analysis.cache import use_kernel_cache
+
+    use_kernel_cache()
     from analysis.reproduce.published import write_first_contact
     from analysis.reproduce.table import reproduce_spatten
     from analysis.running import cores

@@ -11,7 +11,11 @@ from statistics import fmean
 
 import numpy as np
 
+from accel.machine import load_machine, load_standard
+from accel.spatten import SpattenMachine
 from analysis.reproduce.points import Outcome, Point, Runs, Values
+from dataflow.memory import peak_bytes_per_s
+from dataflow.spatten.topk import mean_cycles
 
 TASKS = ("cola", "mnli_m", "mnli_mm", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "squad1", "squad2")
 TEXTS = ("wikitext2", "wikitext103", "ptb", "1bw")
@@ -57,15 +61,18 @@ def rank_correlation(ours: Iterable[float], theirs: Iterable[float]) -> float:
     return float(np.corrcoef(ranks["ours"], ranks["theirs"])[0, 1])
 
 
+def spatten_machine() -> SpattenMachine:
+    """The shipped machine."""
+    machine = load_machine("spatten")
+    assert isinstance(machine, SpattenMachine)
+    return machine
+
+
 def hardware_rows() -> Rows:
     """Table I and Fig. 18: what the machine file comes to, without a simulation."""
-    from accel.machine import load_machine, load_standard
-    from dataflow.memory import peak_bytes_per_s
-
-    machine = load_machine("spatten")
-    units = machine.units  # type: ignore[union-attr]
+    machine = spatten_machine()
+    units, memory = machine.units, machine.memory
     lanes = units.query_key.multipliers + units.prob_value.multipliers
-    memory = machine.memory  # type: ignore[union-attr]
     return {
         "machine.sram_bytes": units.key_sram.bytes,
         "machine.scores_per_cycle": units.query_key.multipliers / 64,
@@ -263,10 +270,7 @@ def other_models(on: Configuration) -> Rows:
 
 def topk_rows(draws: int = 20_000) -> Rows:
     """Mean cycles of the quick-select, by the model that the planner uses."""
-    from accel.machine import load_machine
-    from dataflow.spatten.topk import mean_cycles
-
-    overhead = load_machine("spatten").units.topk.pass_overhead_cycles  # type: ignore[union-attr]
+    overhead = spatten_machine().units.topk.pass_overhead_cycles
     shapes = ((64, 32), (256, 32), (1024, 32), (1024, 128), (1024, 512), (4096, 32))
     return {
         f"topk.n{n}_k{k}_p{p}": mean_cycles(n, k, p, overhead, draws)[0] for n, k in shapes for p in (1, 4, 8, 16, 32)

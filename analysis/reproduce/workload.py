@@ -71,8 +71,9 @@ def _shape(text: str) -> AttentionWork:
     if "/" in text:
         queries, keys = (int(part) for part in text.split("/"))
         whole = dense_attention(1, 1, keys, HEAD, BITS)
-        one = {"queries": np.array([queries]), "needs_lsb": np.zeros(queries, np.uint8)}
-        return replace(whole, **one, dense_operations=4 * queries * keys * HEAD)
+        flags = np.zeros(queries, np.uint8)
+        work = 4 * queries * keys * HEAD
+        return replace(whole, queries=np.array([queries]), needs_lsb=flags, dense_operations=work)
     layers, heads, tokens = (int(part) for part in text.split("x"))
     return dense_attention(layers, heads, tokens, HEAD, BITS)
 
