@@ -50,42 +50,57 @@ def run_sentence(
     dense_prompt   step 0 keeps everything and only gathers scores, as in the released traces
     quantized      number formats and progressive quantization too
     """
-    layers, heads = len(steps[0]), len(steps[0][0][0])
-    token_score: list[float] = []
-    head_score = [0.0] * heads
-    gone_tokens: list[set[int]] = [set() for _ in range(layers)]
-    gone_heads: list[set[int]] = [set() for _ in range(layers)]
-    thresholds = keep_thresholds(policy, layers)
+    scores = _Scores(policy, layers=len(steps[0]), heads=len(steps[0][0][0]))
     passes = []
     for number, step in enumerate(steps):
         length, new = step[0][1].shape[1], step[0][0].shape[1]
-        token_score += [0.0] * new
-        everyone, everyhead = list(range(length)), list(range(heads))
-        counts = keep_counts(policy, layers, length, heads, scored=number > 0)
-        tokens, kept_heads, received, passes_of_step = everyone, everyhead, [0.0] * length, []
+        scores.token += [0.0] * new
+        tokens, heads, received = list(range(length)), list(range(len(scores.head))), [0.0] * length
+        done = []
         for layer, arrays in enumerate(step):
             if number > 0 or not dense_prompt:
-                asking = set(everyone[length - new :]) if number > 0 else set()
-                before = everyone if policy.readmit else [j for j in tokens if j not in gone_tokens[layer]]
-                if layer > 0 and thresholds[layer] > 0:
-                    tokens = _above(received, before, asking, thresholds[layer])
-                else:
-                    tokens = _top(token_score, before, asking, int(counts[0][layer]))
-                kept_heads = _top(
-                    head_score, [h for h in kept_heads if h not in gone_heads[layer]], set(), int(counts[1][layer])
-                )
-                gone_tokens[layer] = set() if policy.readmit else set(everyone) - set(tokens)
-                gone_heads[layer] = set(everyhead) - set(kept_heads)
-            one, received, size = _attend(arrays, tokens, kept_heads, policy, causal, quantized)
-            for j in everyone:
-                token_score[j] += received[j]
-            for h in everyhead:
-                head_score[h] += size[h]
+                asking = set(range(length - new, length)) if number > 0 else set()
+                tokens = scores.choose_tokens(layer, tokens, asking, received)
+                heads = scores.choose_heads(layer, heads, number > 0)
+            one, given, sizes = _attend(arrays, tokens, heads, policy, causal, quantized)
+            scores.token = [before + more for before, more in zip(scores.token, given, strict=True)]
+            scores.head = [before + more for before, more in zip(scores.head, sizes, strict=True)]
             asked = len([j for j in tokens if j >= length - new])
-            received = [x / (asked * len(kept_heads)) for x in received]
-            passes_of_step.append(one)
-        passes.append(passes_of_step)
+            received = [x / (asked * len(heads)) for x in given]
+            done.append(one)
+        passes.append(done)
     return passes
+
+
+class _Scores:
+    """Cumulative scores of a sentence, and who has left which layer for good."""
+
+    def __init__(self, policy: Policy, layers: int, heads: int) -> None:
+        self.policy, self.layers = policy, layers
+        self.token: list[float] = []
+        self.head = [0.0] * heads
+        self.gone_tokens: list[set[int]] = [set() for _ in range(layers)]
+        self.gone_heads: list[set[int]] = [set() for _ in range(layers)]
+
+    def choose_tokens(self, layer: int, before: list[int], asking: set[int], received: list[float]) -> list[int]:
+        """Of the tokens of the layer before; `asking` stay in any case."""
+        everyone = list(range(len(self.token)))
+        candidates = everyone if self.policy.readmit else [j for j in before if j not in self.gone_tokens[layer]]
+        threshold = keep_thresholds(self.policy, self.layers)[layer]
+        if layer > 0 and threshold > 0:
+            tokens = _above(received, candidates, asking, threshold)
+        else:
+            counts = keep_counts(self.policy, self.layers, len(everyone), 1, scored=bool(asking))[0]
+            tokens = _top(self.token, candidates, asking, int(counts[layer]))
+        self.gone_tokens[layer] = set(everyone) - set(tokens)
+        return tokens
+
+    def choose_heads(self, layer: int, before: list[int], scored: bool) -> list[int]:
+        """Of the heads of the layer before."""
+        counts = keep_counts(self.policy, self.layers, 1, len(self.head), scored=scored)[1]
+        heads = _top(self.head, [h for h in before if h not in self.gone_heads[layer]], set(), int(counts[layer]))
+        self.gone_heads[layer] = set(range(len(self.head))) - set(heads)
+        return heads
 
 
 def _top(score: list[float], candidates: list[int], always: set[int], count: int) -> list[int]:
