@@ -65,7 +65,7 @@ def simulate_point(
     software = {k.removeprefix("policy."): v for k, v in settings.items() if k.startswith("policy.")}
     loaded = load_machine(machine, hardware, origins[0])
     trace = load_workload(workload)
-    chosen = policy_for(trace.made.get("kind") == "recorded", {**software, **policy}, origins[1])
+    chosen = policy_for(trace.made, {**software, **policy}, origins[1])
     options: dict[str, Any] = {"timeline": timeline} if timeline else {}
     return simulate(loaded, trace, chosen, engine="simpy" if timeline else engine, memory=memory, **options)
 
@@ -83,16 +83,25 @@ def other_configuration(machine: str, settings: Mapping[str, Any]) -> tuple[str,
     return other, {k: v for k, v in settings.items() if "memory." not in k}
 
 
-def policy_for(recorded: bool, values: Mapping[str, Any], origin: str = "policy") -> "Policy | None":
-    """The policy with the given keys, None for a workload that has its pruning recorded; raises Faults."""
+def policy_for(made: Mapping[str, Any], values: Mapping[str, Any], origin: str = "policy") -> "Policy | None":
+    """The policy with the given keys, which change a benchmark's own; None where the pruning is recorded.
+
+    made   `Trace.made`. Raises Faults for what a policy refuses, ValueError for keys where there is none.
+    """
     from accel.loading import Faults, check, read_text
     from workloads.policy import Policy
 
-    if recorded:
+    if made.get("kind") == "recorded":
         if values:
             raise ValueError(f"{origin}: the pruning is recorded in this workload, got {', '.join(values)}")
         return None
     try:
-        return check(read_text(json.dumps(dict(values)).encode(), origin), Policy)
+        return check(read_text(json.dumps({**own_policy(made), **values}).encode(), origin), Policy)
     except Faults as error:
         raise Faults(replace(fault, line=0, column=0) for fault in error.faults) from None
+
+
+def own_policy(made: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a benchmark states of its own pruning; nothing for other workloads."""
+    own: Mapping[str, Any] = made["policy"] if made.get("kind") == "benchmark" else {}
+    return own

@@ -61,15 +61,20 @@ def validate(
 @app.command("list")
 @guarded
 def list_all(as_json: Json = False) -> None:
-    """Everything that resolves by name: machines, workloads, examples.
+    """Everything that resolves by name: machines, workloads, benchmarks, examples.
 
     tilewright list
     """
     from accel.machine import machine_names
     from analysis.sweep import example_names
-    from workloads.trace import workload_names
+    from workloads.trace import benchmark_names, workload_names
 
-    names = {"machines": list(machine_names()), "workloads": workload_names(), "examples": example_names()}
+    names = {
+        "machines": list(machine_names()),
+        "workloads": workload_names(),
+        "benchmarks": benchmark_names(),
+        "examples": example_names(),
+    }
     if as_json:
         put_json(names)
     else:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from analysis.api import own_policy
 from analysis.cache import use_kernel_cache
 from analysis.sources import source_hash
 from analysis.store import Row, Store, point_key
@@ -80,15 +81,21 @@ def store_point(bench: Bench, key: str, settings: Settings) -> None:
 
 def resolve_point(bench: Bench, settings: Mapping[str, Any]) -> tuple[Any, Policy | None]:
     """Machine and policy with the settings of a point applied; no policy where the pruning is recorded."""
-    policy = None if is_recorded(bench.workload) else _policy(bench.policy, _part(settings, "policy."))
+    base = _base_policy(bench.workload, bench.policy)
+    policy = None if is_recorded(bench.workload) else _policy(base, _part(settings, "policy."))
     return _machine(bench.machine, _part(settings, "machine.")), policy
 
 
 def is_recorded(workload: str) -> bool:
     """Whether the pruning is part of the trace."""
+    return load_made(workload).get("kind") == "recorded"
+
+
+def load_made(workload: str) -> Mapping[str, Any]:
+    """How a workload came about: `Trace.made`."""
     from workloads.trace import load_workload
 
-    return load_workload(workload).made.get("kind") == "recorded"
+    return load_workload(workload).made
 
 
 def key_of(bench: Bench, settings: Mapping[str, Any]) -> str:
@@ -112,6 +119,12 @@ def _machine(name: str, overrides: tuple[tuple[str, Any], ...]) -> Any:
     from accel.machine import load_machine
 
     return load_machine(name, dict(overrides))
+
+
+def _base_policy(workload: str, policy: Policy) -> Policy:
+    """What a sweep says of its policy, over what a benchmark says of its own."""
+    own = own_policy(load_made(workload))
+    return Policy.model_validate({**own, **policy.model_dump(exclude_unset=True)}) if own else policy
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ from analysis.axes import axis_model, axis_values, parse_constraint
 from analysis.quantities import result_keys
 from analysis.sweep import SweepFile
 from workloads.policy import Policy
-from workloads.trace import workload_names
+from workloads.trace import benchmark_names, workload_names
 
 
 def check_sweep(document: Document) -> SweepFile:
@@ -29,8 +29,12 @@ def check_sweep(document: Document) -> SweepFile:
 def resolve(name: str, sweep_file: Path) -> str:
     """A shipped name stays; a path is taken relative to the folder of the sweep file."""
     path = sweep_file.parent / name
-    shipped = name in machine_names() or name in workload_names()
+    shipped = name in machine_names() or name in _workloads()
     return name if shipped else str(path.resolve())
+
+
+def _workloads() -> list[str]:
+    return [*workload_names(), *benchmark_names()]
 
 
 def _schema(document: Document) -> tuple[Fault, ...]:
@@ -53,7 +57,7 @@ def _machines(document: Document) -> Iterator[Fault]:
 
 
 def _workload(document: Document) -> Iterator[Fault]:
-    yield from _shipped_or_file(document, ("workload",), document.data.get("workload"), workload_names())
+    yield from _shipped_or_file(document, ("workload",), document.data.get("workload"), _workloads())
 
 
 def _shipped_or_file(

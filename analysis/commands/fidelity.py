@@ -70,7 +70,7 @@ def _policies(pairs: list[str] | None) -> Mapping[str, Any]:
 
     if not pairs:
         return POLICIES
-    return {", ".join(pairs): policy_for(False, assignments(pairs), "--policy")}
+    return {", ".join(pairs): policy_for({}, assignments(pairs), "--policy")}
 
 
 @contextmanager

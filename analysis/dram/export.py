@@ -35,7 +35,7 @@ def export_requests(
     if not isinstance(loaded, SpattenMachine):
         raise ValueError(f"{loaded.name} is a closed form: it makes no requests (a planned machine: spatten)")
     trace = load_workload(workload)
-    chosen = policy_for(trace.made.get("kind") == "recorded", policy, origins[1])
+    chosen = policy_for(trace.made, policy, origins[1])
     standard = load_standard(loaded.memory.standard)
     plans = (lowered.plan for _, lowered in lower(loaded, standard, attention_work(trace, chosen)))
     if as_csv:
