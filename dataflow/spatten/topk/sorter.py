@@ -1,11 +1,11 @@
 """The sorter that the engine is compared with (arXiv 2012.09852, section V-D): merge sort on Batcher's networks.
 
 The paper compares with "a Batcher odd-even sorter" for 1024 inputs, of a width that it does not state. Read here: it
-takes as many values a cycle as the engine has comparators. Rows of `width` values go through an odd-even sorting network;
-then passes over all rows merge sorted runs in pairs, a row a cycle, through an odd-even merging network of 2 * width
-inputs: the lower half is the next row of the run, the upper half waits for the row that comes. Left out: memories, and
-the pipeline of that feedback (here it takes one cycle, in favour of the sorter). A single network that sorts 1024
-values at once would have 24 063 comparators.
+takes as many values a cycle as the engine has comparators. Rows of `width` values go through an odd-even sorting
+network; then passes over all rows merge sorted runs in pairs, a row a cycle, through an odd-even merging network of
+2 * width inputs: the lower half is the next row of the run, the upper half waits for the row that comes. Left out:
+memories, and the pipeline of that feedback (here it takes one cycle, in favour of the sorter). A single network that
+sorts 1024 values at once would have 24 063 comparators.
 """
 
 from dataclasses import dataclass
