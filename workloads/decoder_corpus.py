@@ -1,0 +1,362 @@
+"""The text the shipped decoder was trained on: English documentation in packages of Debian 12, permissively licensed.
+
+`apt-get download` fetches the packages by name and version; hashes check them; a package is read with the standard
+library alone (ar, tar, HTML), so that anybody gets the same bytes. A document is one page. Lines that an earlier page
+already held are dropped (navigation, licences, repeated signatures).
+"""
+
+import gzip
+import hashlib
+import io
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from html.parser import HTMLParser
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, NamedTuple
+
+HELD_OUT_BYTES = 700_000  # about: whole documents
+SHORTEST, LONGEST = 6_000, 60_000  # bytes of a document that may be held out
+WORDS, MOST_SHARED = 8, 0.10  # a held-out document shares at most this part of its 8-word runs with the training text
+REPEATED = 40  # characters from which a line is kept only once
+MOST_DENSE = 0.30  # a page with a larger part of digits and symbols is a table or a listing
+
+
+class Package(NamedTuple):
+    """A package of Debian 12 and its pages: a regular expression of the paths to take, and one of those to leave."""
+
+    name: str
+    version: str
+    licence: str
+    take: str
+    sha256: str
+    leave: str = r"$^"
+
+
+NEVER = re.compile(
+    r"genindex|modindex|/search\.html|/contents\.html|/print\.html|/all\.html|_sources|_static|_modules"
+    r"|bookindex|/toc\.html|keyword_index|sitemap|changelog"
+)
+
+
+HTML = r"\.html$"
+RUST = (
+    r"/html/(?:book|reference|nomicon|rust-by-example|edition-guide|embedded-book|rustc|rustdoc|unstable-book|std)"
+    r"/.*\.html$"
+)
+PACKAGES = (
+    Package(
+        "python3.11-doc",
+        "3.11.2-6+deb12u9",
+        "PSF-2.0",
+        HTML,
+        "5b3594189d6ef9a6963ce0347fd307a1cc67620ad697e144db366070e2e146be",
+    ),
+    Package(
+        "postgresql-doc-15",
+        "15.20-0+deb12u1",
+        "PostgreSQL",
+        HTML,
+        "4c44bf2c599f208b3f46454a6cf7a72e25ec46ff74d37b59dd31ad76b00eebb7",
+    ),
+    Package(
+        "sqlite3-doc",
+        "3.40.1-2+deb12u2",
+        "public domain",
+        HTML,
+        "466e30d7066e2641fa13e56bc662a2ad521b8cc9c17dde9c9dac3d4f105e32f2",
+    ),
+    Package(
+        "python-django-doc",
+        "3:3.2.25-0+deb12u7",
+        "BSD-3-Clause",
+        HTML,
+        "87307f067916df72e17180d35b7cde5c7ea6080336cda518efd7f6e66988a7ca",
+    ),
+    Package(
+        "rust-doc",
+        "1.63.0+dfsg1-2",
+        "MIT or Apache-2.0",
+        RUST,
+        "96ef96fe6df87d939ca713bd7df3d15c2b778ccb892eca025c4ee504146f697b",
+        r"/book/(?:first|second|2018)-edition/",
+    ),
+    Package(
+        "apache2-doc",
+        "2.4.71-1~deb12u1",
+        "Apache-2.0",
+        r"/manual/en/.*\.html$",
+        "a7b3d1131c1c63dbf9999b28e75f9a133d30f70492b419936bd51759ac77a01f",
+    ),
+    Package(
+        "nodejs-doc",
+        "18.20.4+dfsg-1~deb12u3",
+        "MIT",
+        HTML,
+        "d2fbd4f3aecccea9d901a03842ef8380379e0d33010a48af5e797ed68ae874ce",
+    ),
+    Package(
+        "cmake-doc",
+        "3.25.1-1",
+        "BSD-3-Clause",
+        HTML,
+        "6e805a758ffed87cc7ea234cf0a7a1bb8ae78b93d8b5783e7fb989a6320f8133",
+    ),
+    Package(
+        "llvm-14-doc",
+        "1:14.0.6-12",
+        "Apache-2.0 with LLVM exception",
+        HTML,
+        "d83d576ccf39dd9c698f983677f5569284cb4d55f084dd135859a73d31910b1a",
+    ),
+    Package(
+        "clang-14-doc",
+        "1:14.0.6-12",
+        "Apache-2.0 with LLVM exception",
+        HTML,
+        "9d4160c5cdb3e240fc676eacba163481002363f9532f854bc09e3eb566eb5c0f",
+    ),
+    Package(
+        "python-tornado-doc",
+        "6.2.0-3+deb12u4",
+        "Apache-2.0",
+        HTML,
+        "854ca846655975838c1c8c5058b31a46f963e3bcd229b5e2b209b28fffd50c9f",
+    ),
+    Package(
+        "python-sklearn-doc",
+        "1.2.1+dfsg-1",
+        "BSD-3-Clause",
+        HTML,
+        "4e244556326064e87e7563e3e544c2288d44b5719db2d7b3a85c9a84ae93488d",
+    ),
+    Package(
+        "python-pandas-doc",
+        "1.5.3+dfsg-2",
+        "BSD-3-Clause",
+        HTML,
+        "4998405ff6b12432f46594963e95554ade1104705795428396345fca58d853f8",
+    ),
+    Package(
+        "erlang-doc",
+        "1:25.2.3+dfsg-1+deb12u4",
+        "Apache-2.0",
+        HTML,
+        "7d172cecfdd9c2930b27c776ad226ffcc84670375cf830c79ee41c6944e8a1c8",
+    ),
+    Package(
+        "jargon",
+        "4.0.0-5.3",
+        "public domain",
+        r"jargon\.info\.gz$",
+        "6f4db0f1a4f2b658d8a09e89fdb1814ad1487854463f01dc9158267811d4650f",
+    ),
+)
+
+
+class Document(NamedTuple):
+    """`name` is package:path; `text` ends with a newline."""
+
+    name: str
+    text: str
+
+
+class _Page(HTMLParser):
+    """Text of a page: blocks on their own lines, white space collapsed but in <pre>, no navigation."""
+
+    BLOCK = frozenset(
+        [
+            "p",
+            "div",
+            "li",
+            "dt",
+            "dd",
+            "tr",
+            "h1",
+            "h2",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+            "pre",
+            "table",
+            "ul",
+            "ol",
+            "dl",
+            "section",
+            "article",
+            "blockquote",
+            "br",
+        ]
+    )
+    SKIP = frozenset(["script", "style", "head", "nav", "header", "footer", "form", "button", "svg", "select"])
+    SKIP_CLASS = re.compile(r"related|sphinxsidebar|headerlink|navheader|navfooter|footer|toc|sidebar|search|rightside")
+    VOID = frozenset(["br", "hr", "img", "input", "meta", "link", "col", "area", "base", "source", "wbr"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.open: list[str] = []
+        self.silent = 0  # depth at which silence began
+        self.verbatim = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self.BLOCK and not self.verbatim:
+            self.parts.append("\n")
+        if tag in self.VOID:
+            return
+        self.open.append(tag)
+        name = dict(attrs).get("class") or ""
+        if not self.silent and (tag in self.SKIP or (tag != "body" and self.SKIP_CLASS.search(name))):
+            self.silent = len(self.open)
+        self.verbatim += tag == "pre"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.open:
+            return
+        while self.open:
+            last = self.open.pop()
+            self.verbatim -= last == "pre"
+            if len(self.open) < self.silent:
+                self.silent = 0
+            if last == tag:
+                break
+        if tag in self.BLOCK and not self.verbatim:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self.silent:
+            self.parts.append(data if self.verbatim else re.sub(r"\s+", " ", data))
+
+
+def page_text(html: str) -> str:
+    """Text of an HTML page, its lines stripped at the right, at most one of them empty in a row."""
+    page = _Page()
+    page.feed(html)
+    page.close()
+    lines = "".join(page.parts).replace("¶", "").replace("\xa0", " ").split("\n")
+    tidy = "\n".join(line.rstrip() for line in lines)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"\n +(?=[A-Z(])", "\n", tidy)).strip() + "\n"
+
+
+def corpus(folder: Path) -> tuple[list[Document], list[Document]]:
+    """(training, held out) from packages that are in `folder` or are downloaded to it. ValueError."""
+    with ProcessPoolExecutor() as pool:
+        pages = [page for part in pool.map(partial(_pages, folder=folder), PACKAGES) for page in part]
+    return split(list(without_repeats(pages)))
+
+
+def _pages(package: Package, folder: Path) -> list[Document]:
+    return list(documents(package, fetch(package, folder)))
+
+
+def leading(pages: list[Document], most_bytes: int) -> list[Document]:
+    """The first pages that together take at most so many bytes."""
+    ends = list(accumulate(len(joined([page])) for page in pages))
+    return pages[: sum(end <= most_bytes for end in ends)]
+
+
+def fetch(package: Package, folder: Path) -> Path:
+    """The package's file in `folder`, downloaded unless there. ValueError if its hash is not the one recorded."""
+
+    def found() -> list[Path]:
+        return sorted(folder.glob(f"{package.name}_{package.version.replace(':', '%3a')}_*.deb"))
+
+    if not found():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["apt-get", "download", f"{package.name}={package.version}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ValueError(f"{package.name}={package.version}: apt-get download failed: {done.stderr.strip()}")
+    file = found()[0]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if package.sha256 and digest != package.sha256:
+        raise ValueError(f"{file}: SHA-256 must be {package.sha256}, got {digest}")
+    return file
+
+
+def documents(package: Package, file: Path) -> Iterator[Document]:
+    """Pages of a .deb in the order of their paths."""
+    take, leave = re.compile(package.take), re.compile(package.leave)
+    with tarfile.open(fileobj=_data(file), mode="r:xz") as archive:
+        members = [member for member in archive.getmembers() if member.isfile() and take.search(member.name)]
+        pages = {}
+        for member in members:
+            if not (NEVER.search(member.name) or leave.search(member.name)):
+                opened = archive.extractfile(member)
+                assert opened is not None
+                pages[member.name] = opened.read()
+    for path in sorted(pages):
+        yield Document(f"{package.name}:{path.removeprefix('./')}", _text(path, pages[path]))
+
+
+def _text(path: str, content: bytes) -> str:
+    if path.endswith(".gz"):
+        return gzip.decompress(content).decode("utf-8", "replace")
+    return page_text(content.decode("utf-8", "replace"))
+
+
+def _data(file: Path) -> IO[bytes]:
+    """The member data.tar.xz of an ar archive."""
+    content, place = file.read_bytes(), 8
+    while place < len(content):
+        name, size = content[place : place + 16].decode().strip(), int(content[place + 48 : place + 58])
+        if name.startswith("data.tar.xz"):
+            return io.BytesIO(content[place + 60 : place + 60 + size])
+        place += 60 + size + size % 2
+    raise ValueError(f"{file}: no data.tar.xz inside")
+
+
+def without_repeats(pages: Iterable[Document]) -> Iterator[Document]:
+    """Each page less the long lines that were there before; pages that are mostly symbols or too short are left out."""
+    seen: set[int] = set()
+    for page in pages:
+        lines = []
+        for line in page.text.split("\n"):
+            key = int.from_bytes(hashlib.blake2b(line.strip().encode(), digest_size=8).digest(), "big")
+            if len(line) < REPEATED or key not in seen:
+                lines.append(line)
+            if len(line) >= REPEATED:
+                seen.add(key)
+        text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+        dense = sum(not (c.isalpha() or c.isspace()) for c in text)
+        if len(text) > 1_000 and dense < MOST_DENSE * len(text):
+            yield Document(page.name, text)
+
+
+def split(pages: list[Document]) -> tuple[list[Document], list[Document]]:
+    """(training, held out): whole pages by the hash of their name; near duplicates of the training text are dropped."""
+    ranked = sorted(pages, key=lambda page: hashlib.sha256(page.name.encode()).digest())
+    chosen: list[Document] = []
+    for page in ranked:
+        if sum(len(one.text) for one in chosen) >= HELD_OUT_BYTES:
+            break
+        if SHORTEST <= len(page.text.encode()) <= LONGEST:
+            chosen.append(page)
+    names = {page.name for page in chosen}
+    training = [page for page in pages if page.name not in names]
+    return training, _apart(chosen, training)
+
+
+def _apart(chosen: list[Document], training: list[Document]) -> list[Document]:
+    runs = {page.name: _runs(page.text) for page in chosen}
+    wanted = set().union(*runs.values())
+    known: set[int] = set()
+    for page in training:
+        known |= wanted & _runs(page.text)
+    return [page for page in chosen if len(runs[page.name] & known) <= MOST_SHARED * len(runs[page.name])]
+
+
+def _runs(text: str) -> set[int]:
+    """Every run of WORDS words, lower case, as a hash within this process."""
+    words = re.findall(r"\w+", text.lower())
+    return {hash(tuple(words[i : i + WORDS])) for i in range(max(len(words) - WORDS + 1, 0))}
+
+
+def joined(pages: Iterable[Document]) -> bytes:
+    """The bytes of the pages, a NUL after each."""
+    return b"".join(page.text.encode() + b"\0" for page in pages)
