@@ -22,7 +22,7 @@ class AttentionWork:
     values              int64 [R]   V vectors used by each query, 1..keys (local value pruning)
     key_set             int64 [R]   which entry of `set_*` lists the kept positions; -1: evenly spread
     set_ptr, set_index  int64 [S+1], [.]   kept positions, ascending; one entry serves the heads of a layer
-    needs_lsb           uint8 [sum(queries)]   1: the largest probability of that query is below the threshold
+    needs_lsb           uint8 [sum(queries) * group]   1: the largest probability of that query is below the threshold
     token_topk          int64 [R]   > 0: after this row the token top-k keeps that many of the candidates
     token_candidates    int64 [R]   how many tokens compete there (0 where token_topk is 0)
     head_topk, head_candidates      the same for heads
@@ -32,6 +32,10 @@ class AttentionWork:
     *_bits              bits of an element in DRAM; key_lsb_bits 0 = nothing to refetch
     dense_operations    multiply-accumulates x 2 of Q x K and prob x V with nothing pruned, of the whole work
     repeat              the sequence stands for so many alike, one after another: every sum counts it so often
+    group               query heads that share a K/V head; `head` then numbers K/V heads, each query token has `group`
+                        query vectors, and `needs_lsb` has an entry for each of them. Local value pruning keeps, for
+                        each query token, one set of V: by probability summed over the group
+    scale_bits          bits beside the elements of each K and V vector in DRAM (its scale and zero point)
     """
 
     name: str
@@ -59,6 +63,8 @@ class AttentionWork:
     score: NDArray[np.float64]
     dense_operations: int
     repeat: int = 1
+    group: int = 1
+    scale_bits: int = 0
 
     @property
     def rows(self) -> int:

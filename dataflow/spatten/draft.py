@@ -13,15 +13,16 @@ QUERY, KEY, KEY_LSB, VALUE, OUTPUT = range(5)
 OPERANDS = ("query", "key", "key_lsb", "value", "output")
 # Two integer arrays hold the plan that is being written: `t` (int32, as long as the plan needs, see `_lay_out`)
 # and `s` (int64). More arrays cost more than the work when jitted functions hand them to each other.
-# Columns of s: fill levels, where the parts of t begin, machine, progress, the row at hand, counters.
+# Columns of s: fill levels, where the parts of t begin, the pipeline at hand (SOFTMAX_OF to UNIT_OFFSET: tables, how
+# far they are filled, the tasks that its last row ended with), machine, the row at hand, counters.
 (TASKS, DEPS, SEGMENTS, SLICES, UNIT_AT, AMOUNT_AT, PTR_AT, DEP_AT, SOFTMAX_OF, CONSUMER_OF, KEY_DONE, VALUE_DONE,
- BLOCK_DONE, KEY_AGAIN, BLOCK_AGAIN, QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED,
- QUERY_BLOCK, QUERY_BLOCKS, KEY_BUFFERS, VALUE_BUFFERS, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB,
- QK_LATENCY, SOFTMAX_LATENCY, GATE, BLOCK, FIRST_QUERY, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB,
- ROW, QUERIES, KEYS, VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM,
- COUNTERS) = range(49)  # fmt: skip
+ BLOCK_DONE, KEY_AGAIN, BLOCK_AGAIN, BLOCK, FIRST_QUERY, KEY_TILE, VALUE_TILE, GATHERED, WEIGHED, UNIT_OFFSET,
+ QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED, QUERY_BLOCK, QUERY_BLOCKS,
+ KEY_BUFFERS, VALUE_BUFFERS, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB, QK_LATENCY, SOFTMAX_LATENCY, GROUP,
+ TILE_KEYS, TILE_VALUES, SCORE_ROOM, GATE, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB, ROW, QUERIES, KEYS,
+ VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM, COUNTERS) = range(58)  # fmt: skip
 (MACS_QK, MACS_PV, SCORES, COMPARISONS, ACCUMULATIONS, K_WRITE, K_READ, V_WRITE, V_READ, LSB_ROWS, RECOMPUTED,
- TOPK_PASSES, COUNTER_COUNT) = range(13)  # fmt: skip
+ TOPK_PASSES, SCORE_WRITE, SCORE_READ, COUNTER_COUNT) = range(15)  # fmt: skip
 NONE = -1
 
 
@@ -39,6 +40,8 @@ class Requests(NamedTuple):
 def add_task(t, s, u, amount):  # type: ignore[no-untyped-def]
     """Add a task; it waits for what was named since the task before. Returns its index."""
     i = s[TASKS]
+    if FETCH < u < LAYER:  # the fetcher and the layer barrier are there once, the others in each pipeline
+        u += s[UNIT_OFFSET]
     t[s[UNIT_AT] + i], t[s[AMOUNT_AT] + i] = u, amount
     s[TASKS] = i + 1
     t[s[PTR_AT] + i + 1] = s[DEPS]

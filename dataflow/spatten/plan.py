@@ -16,6 +16,10 @@ What overlaps, and why:
 - Rows of one query (generation) fetch only the V that local top-k has kept; longer rows (summarization) fetch
   all of V once and the top-k spares prob x V only.
 - LSBs of a row are fetched once; each query below the threshold is computed again when they are there.
+- Query heads that share a K/V head make one row: K is fetched once for all of them, V for the ones that their summed
+  probability keeps. Rows that do not fit the buffers are cut (`dataflow/spatten/tiles.py`).
+- Several pipelines share the fetcher and the memory; they take the rows of a layer in turn and wait for each other in
+  front of the cascade top-k and at the end of the layer.
 """
 
 import zlib
@@ -36,27 +40,34 @@ from dataflow.spatten.draft import (
     FETCH,
     FILTER,
     GATE,
+    GATHERED,
     KEY_AGAIN,
     KEY_DONE,
+    LAYER,
     NONE,
     OPERANDS,
+    OUTPUT,
     PROB_VALUE,
     PTR_AT,
     QK_MULTIPLIERS,
+    QUERY,
     QUERY_KEY,
+    SCORE_ROOM,
     SLICES,
     SOFTMAX,
-    SOFTMAX_LATENCY,
     SOFTMAX_OF,
     TOPK,
     UNIT_AT,
+    UNIT_OFFSET,
     UNITS,
     VALUE_DONE,
     VALUE_FILTER,
     VALUE_TOPK,
+    WEIGHED,
     Requests,
 )
 from dataflow.spatten.rows import write_rows
+from dataflow.spatten.tiles import Tiling, scores_of_the_buffer, tiling, vectors_of_a_buffer
 from sim.plan import IN_ORDER, OLDEST_READY, Plan, Slices, Unit
 from workloads.attention import AttentionWork
 
@@ -69,26 +80,56 @@ class Lowered:
     counters: NDArray[np.int64]
 
 
-def _lay_out(s: NDArray[np.int64], work: AttentionWork, blocks: int) -> NDArray[np.int32]:
-    """Where the parts of t begin, with room for the largest plan that the work can make; returns t."""
-    rows, queries = work.rows, int(work.queries.sum())
-    tasks = 9 * rows + 9 * queries + blocks
-    sizes = {UNIT_AT: tasks, AMOUNT_AT: tasks, PTR_AT: tasks + 1, DEP_AT: 4 * tasks}
-    tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: rows, VALUE_DONE: rows, BLOCK_DONE: blocks,
-              KEY_AGAIN: rows, BLOCK_AGAIN: blocks}  # fmt: skip
+def _lay_out(
+    s: NDArray[np.int64], pipes: NDArray[np.int64], work: AttentionWork, tiles: Tiling, blocks: int
+) -> NDArray[np.int32]:
+    """Where the parts of t begin, with room for the largest plan that the work can make; returns t.
+
+    Each pipeline has tables of its own: their places go to s, or to `pipes` where there are several.
+    """
+    rows, vectors = work.rows, work.queries * work.group
+    per_fetch = tiles.key_tiles + tiles.value_tiles
+    tiled = int(((vectors + tiles.blocks) * per_fetch)[tiles.block > 0].sum())
+    tasks = 9 * rows + 9 * int(vectors.sum()) + blocks + tiled
     at = 0
-    for column, size in (sizes | tables).items():
+    sizes = {UNIT_AT: tasks, AMOUNT_AT: tasks, PTR_AT: tasks + 1, DEP_AT: 4 * tasks + 4 * len(pipes) * rows}
+    for column, size in sizes.items():
         s[column] = at
         at += size
+    queries = int(vectors.sum())
+    key_fetches, value_fetches = (int((tiles.blocks * n).sum()) for n in (tiles.key_tiles, tiles.value_tiles))
+    tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: key_fetches, VALUE_DONE: value_fetches,
+              BLOCK_DONE: blocks, KEY_AGAIN: key_fetches, BLOCK_AGAIN: blocks}  # fmt: skip
+    first = at
+    for pipe in pipes:
+        for column, size in tables.items():
+            pipe[column - SOFTMAX_OF] = at
+            at += size
+    s[SOFTMAX_OF:QK_MULTIPLIERS] = pipes[0]
     t = np.empty(at, np.int32)
-    t[s[SOFTMAX_OF] :] = NONE
+    t[first:] = NONE
     t[s[PTR_AT]] = 0
     return t
 
 
-def _requests(work: AttentionWork, blocks: int) -> Requests:
-    slices = 5 * work.rows + blocks
-    segments = 4 * int(work.keys.sum()) + int(work.queries.sum()) + work.rows
+def _pipes(count: int) -> NDArray[np.int64]:
+    """State of the pipelines before the first row."""
+    pipes = np.zeros((count, QK_MULTIPLIERS - SOFTMAX_OF), np.int64)
+    pipes[:, [GATHERED - SOFTMAX_OF, WEIGHED - SOFTMAX_OF]] = NONE
+    pipes[1:, UNIT_OFFSET - SOFTMAX_OF] = [_offset(p) for p in range(1, count)]
+    return pipes
+
+
+def _offset(pipeline: int) -> int:
+    """Behind the units of the first pipeline, the fetcher's and the barrier's among them, come those of the others."""
+    return len(UNITS) - QUERY_KEY + (pipeline - 1) * (LAYER - QUERY_KEY)
+
+
+def _requests(work: AttentionWork, tiles: Tiling, blocks: int) -> Requests:
+    fetches = tiles.blocks * (tiles.key_tiles + tiles.value_tiles)
+    slices = 5 * work.rows + blocks + int(fetches.sum())
+    pieces = np.where(work.keys == work.length, fetches, tiles.blocks * 2 * work.keys)[tiles.block > 0]
+    segments = 4 * int(work.keys.sum()) + 2 * int((work.queries * work.group).sum()) + work.rows + int(pieces.sum())
     address, size = np.empty(segments, np.int64), np.empty(segments, np.int64)
     operand = np.empty(slices, np.int64)
     return Requests(address, size, np.zeros(slices + 1, np.int64), np.empty(slices, np.uint8), operand)
@@ -103,11 +144,12 @@ def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArr
     """The array s of a plan without tasks."""
     u = machine.units
     s = np.zeros(COUNTERS + COUNTER_COUNT, np.int64)
-    s[QK_MULTIPLIERS : SOFTMAX_LATENCY + 1] = (
+    s[QK_MULTIPLIERS : SCORE_ROOM + 1] = (
         u.query_key.multipliers, u.prob_value.multipliers, u.softmax.lanes, u.softmax.lanes * u.softmax.fifo_depth,
         u.topk.comparators, u.topk.pass_overhead_cycles, _mix(u.topk.seed, work.name), u.fetcher.query_block,
         u.fetcher.query_blocks, u.key_sram.buffers, u.value_sram.buffers, machine.write_output,
         u.topk.engines == 1, work.head_size, has_lsb, u.query_key.latency_cycles, u.softmax.latency_cycles,
+        work.group, *vectors_of_a_buffer(machine, work.head_size), scores_of_the_buffer(machine),
     )  # fmt: skip
     s[GATE] = NONE
     return s
@@ -116,7 +158,8 @@ def _start(machine: SpattenMachine, work: AttentionWork, has_lsb: bool) -> NDArr
 def _vector_bytes(work: AttentionWork, element_bits: int) -> NDArray[np.int64]:
     """Bytes of one vector in DRAM, by operand."""
     bits = (work.query_bits, work.key_msb_bits, work.key_lsb_bits, work.value_bits, element_bits)
-    return -(-np.array(bits, np.int64) * work.head_size // 8)
+    beside = (0, work.scale_bits, 0, work.scale_bits, 0)
+    return -(-(np.array(bits, np.int64) * work.head_size + beside) // 8)
 
 
 def _bases(work: AttentionWork, vector_bytes: NDArray[np.int64], align: int) -> NDArray[np.int64]:
@@ -124,8 +167,9 @@ def _bases(work: AttentionWork, vector_bytes: NDArray[np.int64], align: int) -> 
 
     MSBs and LSBs of K lie in separate planes (section III-D).
     """
-    tokens = int(work.length.max())
-    plane = -(-vector_bytes * tokens // align) * align
+    vectors = np.full(len(OPERANDS), int(work.length.max()))
+    vectors[[QUERY, OUTPUT]] *= work.group
+    plane = -(-vector_bytes * vectors // align) * align
     start = np.concatenate([[0], np.cumsum(plane)[:-1]])
     heads = int(work.head.max()) + 1
     number = work.layer * heads + work.head
@@ -159,17 +203,6 @@ def _check_selection(machine: SpattenMachine, work: AttentionWork) -> None:
             )
 
 
-def _check_sram(machine: SpattenMachine, work: AttentionWork) -> None:
-    """A head's K (V) must fit one buffer. Raises ValueError: longer contexts need tiling, which this machine lacks."""
-    most = int(work.keys.max()) * -(-work.head_size * machine.element_bits // 8)
-    for name, sram in (("key_sram", machine.units.key_sram), ("value_sram", machine.units.value_sram)):
-        if most > sram.bytes // sram.buffers:
-            raise ValueError(
-                f"{machine.name}: units.{name}.bytes: one of {sram.buffers} buffers must hold the {most} bytes of "
-                f"{int(work.keys.max())} vectors of {work.head_size} elements, got {sram.bytes // sram.buffers}"
-            )
-
-
 def _units(machine: SpattenMachine, has_lsb: bool) -> tuple[Unit, ...]:
     """Static quantization leaves nothing to reorder: Q x K and softmax then take the queries as they come."""
     u = machine.units
@@ -178,9 +211,13 @@ def _units(machine: SpattenMachine, has_lsb: bool) -> tuple[Unit, ...]:
     arbitrated = {FETCH, TOPK, VALUE_TOPK, FILTER, VALUE_FILTER} if u.topk.engines == 1 else {FETCH}
     if has_lsb:
         arbitrated |= {QUERY_KEY, SOFTMAX}
-    return tuple(
-        Unit(name, 1, OLDEST_READY if i in arbitrated else IN_ORDER, latency.get(i, 0)) for i, name in enumerate(UNITS)
-    )
+
+    def unit(number: int, suffix: str = "") -> Unit:
+        order = OLDEST_READY if number in arbitrated else IN_ORDER
+        return Unit(UNITS[number] + suffix, 1, order, latency.get(number, 0))
+
+    others = [unit(n, f".{p}") for p in range(1, machine.pipelines) for n in range(QUERY_KEY, LAYER)]
+    return (*map(unit, range(len(UNITS))), *others)
 
 
 def _plan(t: NDArray[np.int32], s: NDArray[np.int64], requests: Requests, units: tuple[Unit, ...]) -> Plan:
@@ -203,20 +240,22 @@ def plan_attention(machine: SpattenMachine, work: AttentionWork, align_bytes: in
 
     The seeds of the top-k depend on the name of the sequence.
 
-    Raises ValueError where K or V of a head does not fit the on-chip buffer, where a row has more
+    Raises ValueError where K or V of a head does not fit the on-chip buffer and cannot be cut, where a row has more
     queries than keys, or where something is selected and the machine has no top-k engine.
     """
     _check_rows(machine, work)
     _check_selection(machine, work)
-    _check_sram(machine, work)
+    tiles = tiling(machine, work)
     has_lsb = bool(work.key_lsb_bits) and bool(work.needs_lsb.any())
-    blocks = int((-(-work.queries // machine.units.fetcher.query_block)).sum())
-    s = _start(machine, work, has_lsb)
-    t, requests = _lay_out(s, work, blocks), _requests(work, blocks)
+    vectors = work.queries * work.group
+    blocks = int(np.where(tiles.block > 0, tiles.blocks, -(-vectors // machine.units.fetcher.query_block)).sum())
+    s, pipes = _start(machine, work, has_lsb), _pipes(machine.pipelines)
+    t, requests = _lay_out(s, pipes, work, tiles, blocks), _requests(work, tiles, blocks)
     vector_bytes = _vector_bytes(work, machine.element_bits)
     write_rows(
-        t, s, requests, work.step, work.layer, work.length, work.queries, work.keys, work.values, work.key_set,
+        t, s, pipes, requests, work.step, work.layer, work.length, work.queries, work.keys, work.values, work.key_set,
         work.set_ptr, work.set_index, work.needs_lsb, work.token_topk, work.token_candidates, work.head_topk,
-        work.head_candidates, work.score_ptr, work.score, _bases(work, vector_bytes, align_bytes), vector_bytes,
+        work.head_candidates, work.score_ptr, work.score, tiles.block, _bases(work, vector_bytes, align_bytes),
+        vector_bytes,
     )  # fmt: skip
     return Lowered(_plan(t, s, requests, _units(machine, has_lsb)), s[COUNTERS:])

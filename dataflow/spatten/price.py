@@ -15,6 +15,8 @@ from dataflow.spatten.draft import (
     K_WRITE,
     MACS_PV,
     MACS_QK,
+    SCORE_READ,
+    SCORE_WRITE,
     SCORES,
     V_READ,
     V_WRITE,
@@ -27,7 +29,11 @@ def sram_bytes(machine: SpattenMachine, counters: NDArray[np.int64], head_size: 
     """Bytes in and out of the K and V memories; on chip every element has `element_bits`."""
     vector = -(-head_size * machine.element_bits // 8)
     names = {"key_write": K_WRITE, "key_read": K_READ, "value_write": V_WRITE, "value_read": V_READ}
-    return {name: int(counters[i]) * vector for name, i in names.items()}
+    moved = {name: int(counters[i]) * vector for name, i in names.items()}
+    if machine.units.score_buffer:
+        scores = {"score_write": SCORE_WRITE, "score_read": SCORE_READ}
+        moved |= {name: -(-int(counters[i]) * machine.element_bits // 8) for name, i in scores.items()}
+    return moved
 
 
 def on_chip_energy_j(
@@ -45,6 +51,8 @@ def on_chip_energy_j(
         "key_sram": (sram["key_write"] + sram["key_read"], u.key_sram.cost),
         "value_sram": (sram["value_write"] + sram["value_read"], u.value_sram.cost),
     }
+    if u.score_buffer:
+        actions["score_buffer"] = (sram["score_write"] + sram["score_read"], u.score_buffer.cost)
     return {name: count * cost.energy_pj * PJ for name, (count, cost) in actions.items()}
 
 
@@ -69,7 +77,7 @@ def dram_energy_j(
 
 
 def area_mm2(machine: SpattenMachine) -> dict[str, float]:
-    """Area of each part, linear in its lanes, bytes or channels; DRAM is off chip."""
+    """Area of each part of all pipelines, linear in its lanes, bytes or channels; DRAM is off chip."""
     u = machine.units
     sizes: dict[str, tuple[float, Cost]] = {
         "fetcher": (machine.memory.channels, u.fetcher.cost),
@@ -81,4 +89,7 @@ def area_mm2(machine: SpattenMachine) -> dict[str, float]:
         "key_sram": (u.key_sram.bytes, u.key_sram.cost),
         "value_sram": (u.value_sram.bytes, u.value_sram.cost),
     }
-    return {name: size / cost.at * cost.area_mm2 for name, (size, cost) in sizes.items()}
+    if u.score_buffer:
+        sizes["score_buffer"] = (u.score_buffer.bytes, u.score_buffer.cost)
+    copies = dict.fromkeys(sizes, machine.pipelines) | {"fetcher": 1}
+    return {name: copies[name] * size / cost.at * cost.area_mm2 for name, (size, cost) in sizes.items()}

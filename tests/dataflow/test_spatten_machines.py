@@ -19,7 +19,7 @@ def spatten(name: str) -> SpattenMachine:
     return machine
 
 
-@pytest.mark.parametrize("name", ["spatten_eighth", "spatten_datapath"])
+@pytest.mark.parametrize("name", ["spatten_eighth", "spatten_datapath", "spatten_e2e"])
 def test_variants_are_made_of_the_parts_of_spatten(name: str) -> None:
     """Cost for cost: nothing about a variant's area or energy is fitted."""
     whole, part = spatten("spatten").units.model_dump(), spatten(name).units.model_dump()
