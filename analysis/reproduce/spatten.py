@@ -12,10 +12,12 @@ from statistics import fmean
 import numpy as np
 
 from accel.machine import load_machine, load_standard
-from accel.spatten import SpattenMachine
+from accel.spatten import Cost, SpattenMachine
 from analysis.reproduce.points import Outcome, Point, Runs, Values
+from dataflow.bottom_up import GROUPS, parts
 from dataflow.memory import peak_bytes_per_s
 from dataflow.spatten.topk import mean_cycles
+from dataflow.spatten.topk.sorter import compare_with_sorter
 
 TASKS = ("cola", "mnli_m", "mnli_mm", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "squad1", "squad2")
 TEXTS = ("wikitext2", "wikitext103", "ptb", "1bw")
@@ -23,7 +25,7 @@ BERT = tuple(f"bert_{size}_{task}" for size in ("base", "large") for task in TAS
 SMALL, MEDIUM = (tuple(f"gpt2_{size}_{text}" for text in TEXTS) for size in ("small", "medium"))
 GPT2 = SMALL + MEDIUM
 ALL = BERT + GPT2
-GROUPS = {"bert": BERT, "gpt2": GPT2}
+FAMILIES = {"bert": BERT, "gpt2": GPT2}
 DEVICES = ("titan_xp", "xeon_e5_2640v4", "jetson_nano", "raspberry_pi4")
 FULL_BITS = 32  # Fig. 20 begins with data of that width
 DENSE = (("dense", True),)
@@ -93,7 +95,7 @@ def figure_14(on: Configuration, published: Mapping[str, float]) -> Rows:
         rows |= {f"fig14.{device}.{name}.energy": value for name, value in energy.items()}
         rows[f"fig14.{device}.geomean.speedup"] = geometric_mean(speedup.values())
         rows[f"fig14.{device}.geomean.energy"] = geometric_mean(energy.values())
-        for group, names in GROUPS.items():
+        for group, names in FAMILIES.items():
             rows[f"fig14.{device}.{group}.speedup"] = geometric_mean(speedup[name] for name in names)
         printed = [published[f"fig14.{device}.{name}.speedup"] for name in ALL]
         rows[f"fig14.{device}.rank_correlation"] = rank_correlation(speedup.values(), printed)
@@ -269,17 +271,39 @@ def other_models(on: Configuration) -> Rows:
 
 
 def topk_rows(draws: int = 20_000) -> Rows:
-    """Mean cycles of the quick-select, by the model that the planner uses."""
+    """Mean cycles of the quick-select, by the model that the planner uses; and beside a sorter."""
     overhead = spatten_machine().units.topk.pass_overhead_cycles
     shapes = ((64, 32), (256, 32), (1024, 32), (1024, 128), (1024, 512), (4096, 32))
-    return {
+    rows = {
         f"topk.n{n}_k{k}_p{p}": mean_cycles(n, k, p, overhead, draws)[0] for n, k in shapes for p in (1, 4, 8, 16, 32)
+    }
+    sorter = compare_with_sorter(overhead=overhead, draws=draws)
+    beside = {"throughput": sorter.throughput_ratio, "power": sorter.power_ratio}
+    return rows | {f"topk.sorter_{what}_ratio": ratio for what, ratio in beside.items()}
+
+
+def bottom_up(on: Configuration) -> Rows:
+    """Table II and Fig. 13 from published values of a CMOS node; power is the mean over the thirty benchmarks."""
+    machine = spatten_machine()
+    built, ours = parts(machine), [on.spatten(name) for name in ALL]
+
+    def watts(one: Outcome, name: str) -> float:
+        per_action: Cost = getattr(machine.units, name).cost
+        return one.energy[name] / one.latency_s * built[name].action_pj / per_action.energy_pj
+
+    area = {group: sum(built[name].area_mm2 for name in names) for group, names in GROUPS.items()}
+    power = {group: fmean(sum(watts(one, name) for name in names) for one in ours) for group, names in GROUPS.items()}
+    return {
+        "bottom_up.area.total": sum(area.values()),
+        "bottom_up.power.on_chip": sum(power.values()),
+        **{f"bottom_up.area.{group}": value for group, value in area.items()},
+        **{f"bottom_up.power.{group}": value for group, value in power.items()},
     }
 
 
 def simulated_rows(on: Configuration, published: Mapping[str, float]) -> Rows:
     """Everything that needs simulations."""
-    tables = (averages, table_4, figure_15, figure_20, figure_19, table_3, released_workloads, other_models)
+    tables = (averages, bottom_up, table_4, figure_15, figure_20, figure_19, table_3, released_workloads, other_models)
     rows = figure_14(on, published)
     for table in tables:
         rows |= table(on)
