@@ -10,7 +10,7 @@ from dataflow.spatten.elements.accumulators import Accumulators
 from dataflow.spatten.elements.buffers import Halves, when
 from dataflow.spatten.elements.cascade import Cascade
 from dataflow.spatten.elements.clock import Process
-from dataflow.spatten.elements.decision import Decision
+from dataflow.spatten.elements.decision import Decision, admission
 from dataflow.spatten.elements.fetcher import KEY, KEY_LSB, QUERY, VALUE, Fetcher, Slice
 from dataflow.spatten.elements.fifo import Fifo
 from dataflow.spatten.elements.head import Countdown, Head, Log, Query
@@ -63,6 +63,11 @@ class Accelerator:
         return self.scores, self.probabilities, self.winners
 
     @property
+    def refetches(self) -> bool:
+        """Some query needs its LSBs."""
+        return bool(self.work.key_lsb_bits and self.work.needs_lsb.any())
+
+    @property
     def levels(self) -> dict[str, int]:
         """How full the FIFOs are."""
         return {fifo.name: fifo.level for fifo in self.fifos}
@@ -90,9 +95,12 @@ class Accelerator:
         self.value_topk = QuickSelect(env, u.topk, log)
         shared = self.value_topk if u.topk.engines == 1 else QuickSelect(env, u.topk, log)
         self.cascade = Cascade(env, self.work, shared, self.seeds)
-        self.decision = Decision(env, self.probabilities, self._fetch_lsb, self._compute, self._good)
-        self.softmax = Softmax(env, u.softmax, self.scores, self.probabilities, self.decision.take, log)
-        self.query_key = QueryKey(env, u.query_key, size, self.scores, self.softmax.take, log)
+        take = self.accumulators.take
+        self.decision = Decision(env, self._fetch_lsb, self._compute, take, self._go_on)
+        may_enter = [admission(fifo, self.refetches) for fifo in self.fifos]
+        deliver = self.decision.take
+        self.softmax = Softmax(env, u.softmax, self.scores, self.probabilities, deliver, log, may_enter[1])
+        self.query_key = QueryKey(env, u.query_key, size, self.scores, self.softmax.take, log, may_enter[0])
 
     def _layers(self) -> Process:
         """Stages overlap across queries and heads, layers do not."""
@@ -125,8 +133,10 @@ class Accelerator:
         free = self.registers.enter(rest.done)
         self._fetch(head, QUERY, number, len(queries), here, free)
         at = int(self.work.queries[: head.number].sum())
-        flags = self.work.needs_lsb.astype(bool) & bool(self.work.key_lsb_bits)
+        flags = self.work.needs_lsb if self.refetches else np.zeros_like(self.work.needs_lsb)
         block = [Query(head, q, bool(flags[at + q]), rest) for q in queries]
+        for query in block:
+            self.decision.expect(query)
         self.env.process(when((head.key_here, here), lambda: self._compute(*block)))
 
     def _fetch(
@@ -145,9 +155,8 @@ class Accelerator:
         for query in queries:
             self.query_key.turn.ask(query.order, query)
 
-    def _good(self, query: Query) -> None:
-        """Its probabilities count: into the accumulators and on to prob x V, past the local top-k if V is left out."""
-        self.accumulators.take(query)
+    def _go_on(self, query: Query) -> None:
+        """To prob x V, through the local top-k where V is left out."""
         if query.head.selects:
             self.value_topk.ask(self._selection(query))
         else:

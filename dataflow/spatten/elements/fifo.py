@@ -18,11 +18,12 @@ class Fifo:
     """A bounded FIFO of elements; a full one stops whoever puts, an empty one whoever gets.
 
     It counts elements and does not carry their values.  `peak` is the highest level that was ever seen.
+    Whoever must not get stuck half-way asks for `room` and makes a `promise` of a whole row first.
     """
 
     def __init__(self, env: simpy.Environment, name: str, depth: int) -> None:
         self.env, self.name, self.depth = env, name, depth
-        self.level, self.peak, self.moved = 0, 0, env.event()
+        self.level, self.promised, self.peak, self.moved = 0, 0, 0, env.event()
 
     def put(self, elements: int) -> Process:
         """`yield from fifo.put(8)`: all at once, as soon as there is room for all."""
@@ -34,11 +35,20 @@ class Fifo:
         """`yield from fifo.get(8)`: all at once, as soon as so many are there."""
         while self.level < elements:
             yield self.moved
+        self.take(elements)
+
+    def take(self, elements: int) -> None:
+        """Elements that are known to be there; what was promised to them is free again."""
+        self.promised = max(0, self.promised - elements)
         self._move(-elements)
 
-    def flush(self, elements: int) -> None:
-        """Throw away a row that is whole."""
-        self._move(-elements)
+    def room(self, elements: int) -> bool:
+        """There is room for so many beside what is promised."""
+        return self.promised + elements <= self.depth
+
+    def promise(self, elements: int) -> None:
+        """Room for so many that are still to come."""
+        self.promised += elements
 
     def _move(self, elements: int) -> None:
         self.level += elements

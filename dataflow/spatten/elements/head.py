@@ -74,6 +74,10 @@ class Query:
         """Of two that are ready in the same cycle the smaller one goes first."""
         return self.head.number, self.number
 
+    def needs(self, elements: int) -> int:
+        """Places in a FIFO for so many of its elements: the second pass has a row of its own, kept free for it."""
+        return 0 if self.again else elements
+
     @property
     def key(self) -> tuple[int, int, int]:
         """Name in the log: row, query, pass."""

@@ -32,8 +32,10 @@ class QueryKey:
         scores: Fifo,
         deliver: Callable[[Query], None],
         log: Log,
+        fits: Callable[[Query], bool],
     ) -> None:
-        self.env, self.log, self.deliver = env, log, deliver
+        """fits   may the query start? (`decision.admission`)"""
+        self.env, self.log, self.deliver, self.fits, self.scores = env, log, deliver, fits, scores
         self.keys, self.cycles = vectors_at_once(spec.multipliers, head_size)
         self.tree = Pipeline(env, spec.latency_cycles, scores, self._whole)
         self.turn: Turn[Query] = Turn(env)
@@ -43,15 +45,16 @@ class QueryKey:
     def run(self) -> Process:
         """Query after query."""
         while True:
-            query = yield from self.turn.next()
+            query = yield from self.turn.next(self.fits, self.scores)
             start, rest = self.env.now, query.head.keys
             for keys in groups(query.head.keys, self.keys):
                 yield self.env.timeout(self.cycles)
-                yield from self.tree.enter(keys)
+                scores = query.needs(keys)
+                yield from self.tree.enter(scores)
                 rest -= keys
                 if not rest:
                     self._leave(query, start)
-                self.tree.send(keys, None if rest else query)
+                self.tree.send(scores, None if rest else query)
 
     def _leave(self, query: Query, start: int) -> None:
         self.taken[query] = (start, int(self.env.now))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import simpy
 
 from accel.spatten import Softmax as SoftmaxSpec
-from dataflow.spatten.elements.clock import Process
+from dataflow.spatten.elements.clock import Process, Turn
 from dataflow.spatten.elements.fifo import Fifo, Pipeline, groups
 from dataflow.spatten.elements.head import Log, Query
 
@@ -21,27 +21,31 @@ class Softmax:
         probabilities: Fifo,
         deliver: Callable[[Query], None],
         log: Log,
+        fits: Callable[[Query], bool],
     ) -> None:
+        """fits   may the row start? (`decision.admission`)"""
         self.env, self.log, self.lanes, self.scores, self.deliver = env, log, spec.lanes, scores, deliver
         self.stages = Pipeline(env, spec.latency_cycles, probabilities, self._whole)
-        self.rows = simpy.Store(env)
+        self.fits, self.probabilities = fits, probabilities
+        self.turn: Turn[Query] = Turn(env)
         self.taken: dict[Query, tuple[int, int]] = {}
         env.process(self.run())
 
     def take(self, query: Query) -> None:
         """Its row of scores is whole."""
-        self.rows.put(query)
+        self.turn.ask(query.order, query)
 
     def run(self) -> Process:
         """Row after row."""
         while True:
-            query = yield self.rows.get()
+            query = yield from self.turn.next(self.fits, self.probabilities)
             start, rest = self.env.now, query.head.keys
             for scores in groups(query.head.keys, self.lanes):
+                rest -= scores
+                scores = query.needs(scores)
                 yield from self.scores.get(scores)
                 yield self.env.timeout(1)
                 yield from self.stages.enter(scores)
-                rest -= scores
                 if not rest:
                     self.taken[query] = (int(start), int(self.env.now))
                 self.stages.send(scores, None if rest else query)

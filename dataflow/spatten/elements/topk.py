@@ -133,6 +133,6 @@ class ZeroEliminator:
 
     def _whole(self, selection: Selection) -> None:
         if selection.sink is None:
-            self.positions.flush(selection.keep)
+            self.positions.take(selection.keep)
         self.log.add(selection.filter_stage, selection.key, *selection.filtered, self.env.now)
         selection.done()
