@@ -209,6 +209,19 @@ def test_samples_stand_for_all_steps():
         sampled_work(trace, None, 0)
 
 
+def test_grouped_queries_share_a_row(tmp_path):
+    text = SHORT.replace("heads: 2, head_size: 64", "heads: 4, head_size: 32") + "kv_heads: 2\n"
+    trace = load_workload(write(tmp_path, text))
+    (work,) = attention_work(trace, None)
+    assert (work.group, work.rows) == (2, 3 * 5)
+    assert work.head.tolist() == [0, 1, 0, 1, 0] * 3
+    assert len(work.needs_lsb) == 3 * 5 * 2
+    assert work.needs_lsb.sum() == 3 * 2 * 2 / 2
+    assert work.dense_operations == 4 * (9 + 10 + 11) * 3 * 4 * 32
+    steps = sampled_work(trace, None, every=1)
+    assert np.array_equal(np.concatenate([part.needs_lsb for part in steps]), work.needs_lsb)
+
+
 def test_a_batch_counts_so_often(tmp_path):
     trace = load_workload(write(tmp_path, SHORT + "batch: 3\n"))
     assert [part.repeat for part in (*attention_work(trace, None), *sampled_work(trace, None))] == [3, 3, 6]

@@ -5,10 +5,11 @@ recorded (the top-k model draws ranks with its seed), the kept heads are the fir
 low bits are drawn by the seed.
 
 Summarization is one pass over the text: queries = keys = tokens that stay.  Generation is one row per step,
-layer and head with one query, in the convention of the released workload files (`workloads/released.py`):
-step s attends to prompt + 1 + s tokens; step 0 keeps every key, with local value pruning on; later a top-k
-after the last head of a layer takes effect in the next layer, and the one after the last layer in layer 0 of
-the next step.  Shares are of the final length (prompt + steps), so a top-k keeps the same number at each step.
+layer and head (of K and V) with one query token, in the convention of the released workload files
+(`workloads/released.py`): step s attends to prompt + 1 + s tokens; step 0 keeps every key, with local value
+pruning on; later a top-k after the last head of a layer takes effect in the next layer, and the one after the
+last layer in layer 0 of the next step.  Shares are of the final length (prompt + steps), so a top-k keeps the
+same number at each step.
 """
 
 from dataclasses import replace
@@ -78,7 +79,8 @@ def sampled_work(trace: Trace, policy: Policy | None, every: int = 8) -> list[At
 
 def _one_step(trace: Trace, whole: AttentionWork, step: int, repeat: int) -> AttentionWork:
     chosen = whole.step == step
-    columns = {name: getattr(whole, name)[chosen] for name in (*_Rows._fields, "key_set", "needs_lsb")}
+    columns = {name: getattr(whole, name)[chosen] for name in (*_Rows._fields, "key_set")}
+    columns["needs_lsb"] = whole.needs_lsb[np.repeat(chosen, whole.group)]
     dense = _dense_operations(trace, trace.made["prompt"] + 1 + step)
     name = f"{whole.name}[step {step}]"
     empty = np.zeros(int(chosen.sum()) + 1, np.int64)
@@ -88,7 +90,7 @@ def _one_step(trace: Trace, whole: AttentionWork, step: int, repeat: int) -> Att
 
 def _summarization(trace: Trace, policy: Policy) -> _Rows:
     """Layers in order, the kept heads of each; every kept token is a query."""
-    total, all_heads = trace.made["tokens"], trace.model["heads"]
+    total, all_heads = trace.made["tokens"], trace.model["kv_heads"]
     tokens, heads = keep_counts(policy, trace.model["layers"], total, all_heads)
     competing = np.full_like(tokens, total) if policy.readmit else tokens
     values = _share(policy.value_keep, tokens)
@@ -98,7 +100,7 @@ def _summarization(trace: Trace, policy: Policy) -> _Rows:
 
 def _generated(trace: Trace, policy: Policy, step: int) -> _Rows:
     """One generated token: as many rows as heads are kept over the layers."""
-    made, layers, all_heads = trace.made, trace.model["layers"], trace.model["heads"]
+    made, layers, all_heads = trace.made, trace.model["layers"], trace.model["kv_heads"]
     length, final = made["prompt"] + 1 + step, made["prompt"] + made["steps"]
     tokens, heads = keep_counts(policy, layers, final, all_heads, scored=True)
     going_on = step + 1 < made["steps"]
@@ -152,7 +154,8 @@ def _share(keep: float, tokens: Ints) -> Ints:
 def _work(trace: Trace, policy: Policy, rows: _Rows) -> AttentionWork:
     lengths = rows.length[np.unique(rows.step, return_index=True)[1]]
     count = len(rows.layer)
-    work = AttentionWork(
+    group = trace.model["heads"] // trace.model["kv_heads"]
+    return AttentionWork(
         name=trace.name,
         head_size=trace.model["head_size"],
         query_bits=policy.query_bits,
@@ -163,14 +166,13 @@ def _work(trace: Trace, policy: Policy, rows: _Rows) -> AttentionWork:
         key_set=np.full(count, -1),
         set_ptr=np.zeros(1, np.int64),
         set_index=np.zeros(0, np.int64),
-        needs_lsb=_drawn(trace, policy, rows),
+        needs_lsb=_drawn(trace, policy, np.repeat(rows.layer, rows.queries * group)),
         score_ptr=np.zeros(count + 1, np.int64),
         score=np.zeros(0),
         dense_operations=sum(_dense_operations(trace, int(n)) for n in lengths),
         repeat=trace.made["batch"],
+        group=group,
     )
-    group = trace.model["heads"] // trace.model["kv_heads"]
-    return work if group == 1 else replace(work, group=group)
 
 
 def _dense_operations(trace: Trace, length: int) -> int:
@@ -180,12 +182,13 @@ def _dense_operations(trace: Trace, length: int) -> int:
     return 4 * queries * length * int(model["layers"] * model["heads"] * model["head_size"])
 
 
-def _drawn(trace: Trace, policy: Policy, rows: _Rows) -> NDArray[np.uint8]:
+def _drawn(trace: Trace, policy: Policy, layer: Ints) -> NDArray[np.uint8]:
     """Which queries need low bits: of each layer's queries, in order, every 1 / rate-th from a drawn place.
+
+    layer   int64 [sum(queries) * group]   of each query vector
 
     Each step has its share within one row; the total of a layer is its rate within one.
     """
-    layer = np.repeat(rows.layer, rows.queries)
     layers = trace.model["layers"]
     rates = np.broadcast_to(np.array(trace.made["lsb_rate"], float), layers) * bool(policy.key_lsb_bits)
     starts = np.random.default_rng(trace.made["seed"]).random(layers)
