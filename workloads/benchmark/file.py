@@ -104,9 +104,13 @@ def _layer_faults(document: Document, benchmark: Benchmark) -> Iterator[Fault]:
 
 
 def benchmark_trace(path: str | Path) -> Trace:
+    """The trace of a benchmark file; raises Faults as `read_benchmark` does."""
+    return stated_trace(read_benchmark(path))
+
+
+def stated_trace(benchmark: Benchmark) -> Trace:
     """The benchmark as a trace of kind "benchmark": its numbers in `made`, the eager operators of the
     unpruned model for the baselines (a batch as sequences one after another), no facts."""
-    benchmark = read_benchmark(path)
     numbers = benchmark.model_dump(mode="json")
     model = {"name": benchmark.name, **numbers.pop("model"), "kv_heads": numbers.pop("kv_heads")}
     model["kv_heads"] = model["kv_heads"] or model["heads"]
