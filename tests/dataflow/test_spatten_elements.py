@@ -12,6 +12,7 @@ from dataflow.spatten.draft import UNITS
 from dataflow.spatten.elements import topk
 from dataflow.spatten.elements.accelerator import Accelerator, elements_cycles
 from dataflow.spatten.elements.head import Times
+from dataflow.spatten.elements.memory import ChannelMemory, ChannelSpec
 from sim.dram import IdealSpec
 from tests.dataflow.spatten_worlds import IDEAL, machine, simulate, work
 from workloads.attention import AttentionWork
@@ -226,6 +227,18 @@ def test_fifos_fill_up_and_never_overflow() -> None:
             assert fifo.level == 0
             filled += fifo.peak == fifo.depth
     assert filled > 10
+
+
+def test_channels_hold_up_the_fetcher_at_the_head_of_the_line() -> None:
+    """8 bytes a cycle from 4 channels of 2 requests: as fast as the pipe for long slices, and no FIFO overflows."""
+    spec = ChannelSpec(4, fifo_depth=2, request_lanes=4, burst_bytes=8, burst_cycles=4, latency_cycles=5)
+    rows = work([(0, 0, h, 400, 1, 400, 400) for h in range(4)])
+    accelerator = Accelerator(machine(query_key__multipliers=64, prob_value__multipliers=64), rows, spec)
+    log = accelerator.run()
+    assert isinstance(accelerator.memory, ChannelMemory)
+    assert [fifo.peak for fifo in accelerator.memory.fifos] == [2] * 4
+    starts = [log.of["fetcher"][(h, 0, 0)][0] for h in (0, 1)]
+    assert starts[1] - starts[0] == pytest.approx(2 * 1600 / 8, rel=0.02)  # K, V and Q of head 0 are sent before
 
 
 @pytest.mark.parametrize(

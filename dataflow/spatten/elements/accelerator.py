@@ -14,7 +14,7 @@ from dataflow.spatten.elements.decision import Decision, admission
 from dataflow.spatten.elements.fetcher import KEY, KEY_LSB, QUERY, VALUE, Fetcher, Slice
 from dataflow.spatten.elements.fifo import Fifo
 from dataflow.spatten.elements.head import Countdown, Head, Log, Query
-from dataflow.spatten.elements.memory import PipeMemory
+from dataflow.spatten.elements.memory import ChannelSpec, make_memory
 from dataflow.spatten.elements.prob_value import ProbValue
 from dataflow.spatten.elements.query_key import QueryKey
 from dataflow.spatten.elements.seeds import Seeds
@@ -24,7 +24,7 @@ from sim.dram import IdealSpec
 from workloads.attention import AttentionWork
 
 
-def elements_cycles(machine: SpattenMachine, work: AttentionWork, memory: IdealSpec) -> Log:
+def elements_cycles(machine: SpattenMachine, work: AttentionWork, memory: IdealSpec | ChannelSpec) -> Log:
     """When each stage worked on each query of one sequence, cycle by cycle.
 
     The log names stages as the planner names its units.  Raises ValueError for what this model leaves out
@@ -41,7 +41,7 @@ class Accelerator:
     and, beside it, into the accumulators, on which the cascade top-k works at the end of a layer.
     """
 
-    def __init__(self, machine: SpattenMachine, work: AttentionWork, memory: IdealSpec) -> None:
+    def __init__(self, machine: SpattenMachine, work: AttentionWork, memory: IdealSpec | ChannelSpec) -> None:
         check(machine, work)
         self.env, self.work, self.log = simpy.Environment(), work, Log()
         self.seeds = Seeds(machine.units.topk.seed, work.name)
@@ -72,9 +72,9 @@ class Accelerator:
         """How full the FIFOs are."""
         return {fifo.name: fifo.level for fifo in self.fifos}
 
-    def _make_buffers(self, machine: SpattenMachine, memory: IdealSpec) -> None:
-        u = machine.units
-        self.fetcher = Fetcher(self.env, PipeMemory(self.env, memory), u.fetcher.latency_cycles, self.log)
+    def _make_buffers(self, machine: SpattenMachine, memory: IdealSpec | ChannelSpec) -> None:
+        u, self.memory = machine.units, make_memory(self.env, memory)
+        self.fetcher = Fetcher(self.env, self.memory, u.fetcher.latency_cycles, self.log)
         self.key_halves = Halves(self.env, u.key_sram.buffers)
         self.value_halves = Halves(self.env, u.value_sram.buffers)
         self.registers, self.block = Halves(self.env, u.fetcher.query_blocks), u.fetcher.query_block

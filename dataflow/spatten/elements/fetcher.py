@@ -6,7 +6,7 @@ import simpy
 
 from dataflow.spatten.elements.clock import Process, Turn
 from dataflow.spatten.elements.head import Log
-from dataflow.spatten.elements.memory import PipeMemory
+from dataflow.spatten.elements.memory import ChannelMemory, PipeMemory
 
 KEY, VALUE, QUERY, KEY_LSB, OUTPUT = range(5)  # the order in which slices of one head and one cycle go
 
@@ -25,13 +25,13 @@ class Slice:
 class Fetcher:
     """Sends the requests of one slice after another; earlier slices may still be on their way back."""
 
-    def __init__(self, env: simpy.Environment, memory: PipeMemory, latency: int, log: Log) -> None:
-        self.env, self.memory, self.latency, self.log = env, memory, latency, log
+    def __init__(self, env: simpy.Environment, memory: PipeMemory | ChannelMemory, latency: int, log: Log) -> None:
+        self.env, self.memory, self.latency, self.log, self.address = env, memory, latency, log, 0
         self.turn: Turn[Slice] = Turn(env)
         env.process(self.run())
 
     def ask(self, slice_: Slice) -> None:
-        """The slice is wanted from now on."""
+        """The slice is wanted from now on. Slices lie one behind the other in DRAM (a pipe does not care)."""
         self.turn.ask((slice_.head, slice_.operand, slice_.block), slice_)
 
     def run(self) -> Process:
@@ -39,7 +39,8 @@ class Fetcher:
         while True:
             slice_ = yield from self.turn.next()
             start = self.env.now
-            back = yield from self.memory.send(0, slice_.size_bytes)
+            back = yield from self.memory.send(self.address, slice_.size_bytes)
+            self.address += slice_.size_bytes
             self.env.process(self._return(slice_, back, start, self.env.now))
 
     def _return(self, slice_: Slice, back: simpy.Event, start: int, left: int) -> Process:
