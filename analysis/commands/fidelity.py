@@ -41,6 +41,8 @@ def decoder(
     prompt: Annotated[int, typer.Option(min=1, help="Bytes of a piece that are read whole, without pruning.")] = 384,
     generate: Annotated[int, typer.Option(min=1, help="Bytes of a piece that are scored, one at a time.")] = 64,
     fine_tune: Annotated[int, typer.Option(min=0, help="Training steps with the pruning in the forward pass.")] = 0,
+    weights: Annotated[Path | None, typer.Option(help="A decoder's file; default: the shipped one.")] = None,
+    device: Annotated[str, typer.Option(help="Where torch runs it, e.g. cuda.")] = "cpu",
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +61,8 @@ def decoder(
     chosen = _policies(policies)
     with _one_thread():
         pieces = Windows(windows, prompt, generate)
-        rows = decoder_fidelity(load_decoder(), heldout_text(), chosen, pieces, fine_tune, _progress)
+        model = load_decoder(weights).to(_checked(device))
+        rows = decoder_fidelity(model, heldout_text(), chosen, pieces, fine_tune, _progress)
     _put("Decoder: bits per byte against dense (95 % interval of a paired bootstrap over pieces)", rows, out, as_json)
 
 
@@ -71,6 +74,17 @@ def _policies(pairs: list[str] | None) -> Mapping[str, Any]:
     if not pairs:
         return POLICIES
     return {", ".join(pairs): policy_for({}, assignments(pairs), "--policy")}
+
+
+def _checked(device: str) -> str:
+    """The device if torch has it; raises ValueError."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: torch must have it, got {device!r}: {str(error).splitlines()[0]}") from None
+    return device
 
 
 @contextmanager

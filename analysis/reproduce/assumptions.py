@@ -7,6 +7,7 @@ from math import hypot
 from typing import Any
 
 from analysis.reproduce.points import Outcome, Point, Runs
+from analysis.reproduce.workload import SAMPLE
 
 ENERGY = ".cost.energy_pj"  # energy is linear in these: priced again, not simulated again
 Rows = Mapping[str, float]
@@ -28,6 +29,9 @@ class Variant:
     def runs(self, runs: Runs) -> Runs:
         """The same outcomes under this variant."""
         return lambda point: _scaled(runs(self.change(point)), self.scale(point))
+
+
+UNCHANGED = Variant("as assumed", "", lambda point: point)
 
 
 def _scaled(one: Outcome, factors: Mapping[str, float]) -> Outcome:
@@ -127,13 +131,21 @@ def workload_variants() -> list[Variant]:
     ]
 
 
-def intervals(ours: Rows, moved: Mapping[Variant, Rows]) -> dict[str, tuple[float, float]]:
-    """Low and high of each row: deviations of all assumptions, down and up apart, as the root of their squares."""
+def sampled(runs: Runs) -> Runs:
+    """The same outcomes from a sample of the generated tokens: differences need no more."""
+    return lambda point: runs(replace(point, every=SAMPLE))
+
+
+def intervals(ours: Rows, base: Rows, moved: Mapping[Variant, Rows]) -> dict[str, tuple[float, float]]:
+    """Low and high of each row: deviations of all assumptions, down and up apart, as the root of their squares.
+
+    base, moved   the rows without and with each variant, from the same sample; deviations are relative to `base`
+    """
     spans = {}
     for name, value in ours.items():
-        shifts = [rows[name] - value for rows in moved.values() if name in rows]
-        down, up = (hypot(*shift) for shift in _by_assumption(name, value, moved)) if shifts else (0.0, 0.0)
-        spans[name] = (value - down, value + up)
+        if name in base:
+            down, up = (hypot(*shift) / abs(base[name]) for shift in _by_assumption(name, base[name], moved))
+            spans[name] = (value - abs(value) * down, value + abs(value) * up)
     return spans
 
 
@@ -148,10 +160,10 @@ def _by_assumption(name: str, value: float, moved: Mapping[Variant, Rows]) -> tu
     return list(falls.values()), list(rises.values())
 
 
-def sensitivity(ours: Rows, moved: Mapping[Variant, Rows], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def sensitivity(base: Rows, moved: Mapping[Variant, Rows], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """For each assumption and end: the relative change of each named row, largest first."""
     lines = [
-        {"assumption": v.name, "end": v.end} | {name: rows[name] / ours[name] - 1 for name in names}
+        {"assumption": v.name, "end": v.end} | {name: rows[name] / base[name] - 1 for name in names}
         for v, rows in moved.items()
     ]
     return sorted(lines, key=lambda line: -max(abs(line[name]) for name in names))

@@ -14,7 +14,6 @@ from analysis.sources import source_hash
 from analysis.store import Row, Store
 
 Values = tuple[tuple[str, Any], ...]
-EVERY_STEPS = 8  # of the generated tokens one in so many is simulated; see docs/benchmarks.md for the error
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Point:
                 ("static", True) fetches the low bits with the high ones, ("token_scale", f) keeps f times the tokens
     changes     what is changed of the benchmark itself: ("token_scale", f), ("lsb_scale", f)
     parts       which operators an eager baseline runs
+    every       > 0: of the generated tokens one in so many is simulated (docs/benchmarks.md has the error)
     """
 
     machine: str
@@ -35,11 +35,7 @@ class Point:
     policy: Values = ()
     changes: Values = ()
     parts: tuple[str, ...] = ("attention",)
-
-    def with_settings(self, **values: Any) -> "Point":
-        """The same point with more settings (`units__topk__comparators=1`)."""
-        more = tuple((name.replace("__", "."), value) for name, value in values.items())
-        return replace(self, settings=self.settings + more)
+    every: int = 0
 
     def with_policy(self, **values: Any) -> "Point":
         """The same point with more of its policy changed."""

@@ -14,6 +14,7 @@ import numpy as np
 from accel.machine import load_machine, load_standard
 from accel.spatten import Cost, SpattenMachine
 from analysis.reproduce.points import Outcome, Point, Runs, Values
+from analysis.reproduce.workload import FULL_BITS
 from dataflow.bottom_up import GROUPS, parts
 from dataflow.memory import peak_bytes_per_s
 from dataflow.spatten.topk import mean_cycles
@@ -27,7 +28,6 @@ GPT2 = SMALL + MEDIUM
 ALL = BERT + GPT2
 FAMILIES = {"bert": BERT, "gpt2": GPT2}
 DEVICES = ("titan_xp", "xeon_e5_2640v4", "jetson_nano", "raspberry_pi4")
-FULL_BITS = 32  # Fig. 20 begins with data of that width
 DENSE = (("dense", True),)
 Rows = dict[str, float]
 

@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.reproduce.assumptions import Variant, intervals, machine_variants, sensitivity, workload_variants
+from analysis.reproduce.assumptions import (
+    UNCHANGED,
+    Variant,
+    intervals,
+    machine_variants,
+    sampled,
+    sensitivity,
+    workload_variants,
+)
 from analysis.reproduce.points import Runs, needed, run_points
 from analysis.reproduce.published import Published, read_first_contact, read_published
 from analysis.reproduce.spatten import Configuration, averages, figure_14, hardware_rows, simulated_rows, topk_rows
@@ -67,19 +75,22 @@ def reproduce_spatten(
     def everything(runs: Runs) -> dict[str, Rows]:
         return {name: simulated_rows(Configuration(runs, memory), published) for name, memory in memories.items()}
 
-    variants = machine_variants(BEST) + workload_variants() if with_intervals else []
+    variants = [UNCHANGED, *machine_variants(BEST), *workload_variants()] if with_intervals else []
 
     def moved(runs: Runs) -> dict[Variant, Rows]:
-        return {v: _headline_rows(v.runs(runs), published) for v in variants}
+        return {v: _headline_rows(v.runs(sampled(runs)), published) for v in variants}
 
     points = list(dict.fromkeys(needed(everything) + needed(moved)))
     outcomes = run_points(points, workers or cores(), progress)
     ours, shifted = everything(outcomes.__getitem__), moved(outcomes.__getitem__)
     fixed = hardware_rows() | topk_rows()
     ours = {name: fixed | rows for name, rows in ours.items()}
-    spans = intervals(_headline_rows(outcomes.__getitem__, published), shifted) if variants else {}
-    table_of = sensitivity(ours[BEST], shifted, HEADLINES) if variants else []
-    return Reproduction(table, read_first_contact("spatten"), ours, spans, table_of)
+    first = read_first_contact("spatten")
+    if not variants:
+        return Reproduction(table, first, ours)
+    base = shifted.pop(UNCHANGED)
+    spans = intervals(ours[BEST], base, shifted)
+    return Reproduction(table, first, ours, spans, sensitivity(base, shifted, HEADLINES))
 
 
 def _headline_rows(runs: Runs, published: Mapping[str, float]) -> Rows:

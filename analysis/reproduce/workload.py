@@ -3,14 +3,16 @@
 from functools import lru_cache
 from typing import Any
 
-from analysis.reproduce.points import EVERY_STEPS, Point, Values
+from analysis.reproduce.points import Point, Values
 from workloads.attention import AttentionWork
 from workloads.benchmark.file import read_benchmark, stated_trace
-from workloads.benchmark.work import sampled_work
+from workloads.benchmark.work import attention_work, sampled_work
 from workloads.policy import Policy
 from workloads.trace import BENCHMARKS, Trace
 
 HEAD, BITS = 64, 8  # plain shapes: head size of all benchmarks; bits of the authors' C++ model and of the fork's run
+SAMPLE = 8  # one generated token in so many
+FULL_BITS = 32  # Fig. 20 begins with data of that width
 _UNPRUNED = {"token_keep": 1.0, "head_keep": 1.0, "value_keep": 1.0}
 Resolved = tuple[Trace, Policy | None, list[AttentionWork] | None]
 
@@ -23,7 +25,13 @@ def resolve(point: Point, planner: str) -> Resolved:
     policy = changed_policy(Policy.model_validate(trace.made["policy"]), point.policy)
     if planner in ("eager", "relative"):
         return trace, policy, None
-    return trace, policy, sampled_work(trace, policy, EVERY_STEPS)
+    every = point.every or _every(point, policy)
+    return trace, policy, sampled_work(trace, policy, every) if every else attention_work(trace, policy)
+
+
+def _every(point: Point, policy: Policy) -> int:
+    """Long dense or 32-bit generation is sampled: its steps are long, and hardly depend on random pivots."""
+    return SAMPLE if ("dense", True) in point.policy or policy.key_msb_bits >= FULL_BITS else 0
 
 
 @lru_cache(maxsize=64)

@@ -91,7 +91,7 @@ def test_intervals_add_squares_and_keep_both_sides_apart() -> None:
 
     moved = {variant("a", "low"): {"x": 7.0}, variant("a", "high"): {"x": 14.0}, variant("b", "low"): {"x": 6.0},
              variant("b", "high"): {"x": 9.0}}  # fmt: skip
-    assert intervals({"x": 10.0, "y": 1.0}, moved) == {"x": (10 - 5, 10 + 4), "y": (1.0, 1.0)}
+    assert intervals({"x": 20.0, "y": 1.0}, {"x": 10.0}, moved) == {"x": (20 - 10, 20 + 8)}
     assert [line["x"] for line in sensitivity({"x": 10.0}, moved, ("x",))] == pytest.approx([-0.4, 0.4, -0.3, -0.1])
 
 
