@@ -21,6 +21,8 @@ POLICIES: dict[str, Policy] = {
     "tokens 0.8": Policy(token_keep=0.8),
     "tokens 0.5": Policy(token_keep=0.5),
     "tokens 0.3": Policy(token_keep=0.3),
+    "tokens 0.5, 32 recent": Policy(token_keep=0.5, token_recent=32),
+    "tokens 0.3, 32 recent": Policy(token_keep=0.3, token_recent=32),
     "threshold 0.002": Policy(token_threshold=0.002),
     "threshold 0.01": Policy(token_threshold=0.01),
     "threshold 0.1": Policy(token_threshold=0.1),

@@ -42,6 +42,9 @@ class Policy(BaseModel):
     `readmit` lets each layer choose anew among all tokens by the accumulated score, so that a token may come
     back; K and V of all tokens then stay in DRAM, and shares per layer may rise.
 
+    `token_recent`: in generation the last so many tokens are never dropped.  SpAtten's algorithm has no such rule
+    (0); the demonstration on Llama that its authors released later does, as accumulated scores favour old tokens.
+
     `value_keep` is local: that share of the kept keys has its V vector used, per query.  K is held as
     `key_msb_bits` + `key_lsb_bits`; the low bits are fetched only for a query whose largest probability
     stays below `lsb_threshold` (section III-D).  `key_lsb_bits: 0` is static quantization.
@@ -53,6 +56,7 @@ class Policy(BaseModel):
     token_front: Annotated[float, Field(ge=0, le=1)] = 0.15  # section V-A
     token_taper: Annotated[float, Field(ge=0, lt=1)] = 0.5  # assumed: the paper leaves the slope open
     token_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    token_recent: Annotated[int, Field(ge=0)] = 0
     readmit: bool = False
     head_keep: Keep = 1.0
     head_front: Annotated[float, Field(ge=0, le=1)] = 0.30  # section V-A

@@ -17,6 +17,7 @@ POLICIES = [
     Policy(token_keep=0.5, head_keep=0.6, value_keep=0.5),
     Policy(token_keep=(0.9, 0.6, 0.3), head_keep=(1.0, 1.0, 0.5), value_keep=0.3, **SPLIT, lsb_threshold=0.5),
     Policy(token_threshold=0.12, token_front=0.3, key_msb_bits=4, key_lsb_bits=4, lsb_threshold=0.4),
+    Policy(token_keep=(0.9, 0.5, 0.3), token_recent=3),
     Policy(token_keep=(0.5, 0.2, 0.8), readmit=True, value_keep=0.7, query_bits=6, value_bits=6),
 ]
 
@@ -121,7 +122,7 @@ def test_the_lowest_index_wins_a_tie(run):
 
 
 @settings(max_examples=40, deadline=None)
-@given(policy=st.sampled_from(POLICIES[:4]), seed=st.integers(0, 999))
+@given(policy=st.sampled_from(POLICIES[:5]), seed=st.integers(0, 999))
 def test_kept_sets_are_nested_over_layers_and_steps(policy, seed):
     wanted = run_sentence(draw_steps(seed, 2, 1, 8, 3), policy)
     for before, step in pairwise(wanted):
@@ -132,9 +133,17 @@ def test_kept_sets_are_nested_over_layers_and_steps(policy, seed):
         assert all(set(later.tokens) <= set(one.tokens) for one, later in pairwise(step))
 
 
+def test_recent_tokens_stay_as_far_as_there_is_room():
+    steps = draw_steps(3, 2, 1, 8, 3, spread=0.01)  # nearly equal probabilities: old tokens lead by their number
+    for recent, expected in ((0, {10}), (2, {9, 10}), (9, {7, 8, 9, 10})):
+        kept = run_sentence(steps, Policy(token_keep=(1.0, 1.0, 0.35), token_recent=recent))[-1][2].tokens
+        assert len(kept) == 4
+        assert {j for j in kept if j > 6} == expected
+
+
 def test_with_readmission_tokens_come_back():
     steps = draw_steps(0, 2, 1, 10, 0)
-    one, other, third = run_sentence(steps, POLICIES[4], causal=False, dense_prompt=False)[0]
+    one, other, third = run_sentence(steps, POLICIES[5], causal=False, dense_prompt=False)[0]
     assert [len(one.tokens), len(other.tokens), len(third.tokens)] == [10, 2, 8]
     assert set(third.tokens) - set(other.tokens)
 

@@ -20,7 +20,8 @@ class CascadeState:
     Sentences of a batch have one length.  In each step: `begin`, then for each layer `enter`, the attention,
     `observe`.  A token that has left a layer is gone from that layer and those behind it, in this step and in
     all later ones, unless the policy readmits.  The tokens that ask in a step after the first are not dropped
-    in it: Alg. 2 would have nothing to compute without them.
+    in it: Alg. 2 would have nothing to compute without them.  Neither are the last `token_recent` ones, as far as
+    the share has room.
 
     token_score, head_score   float64 [B, m], [B, H]
     tokens, heads             bool [B, m], [B, H] of each layer: who took part last
@@ -73,7 +74,8 @@ class CascadeState:
             candidates = self.tokens[layer] & (self.tokens[layer - 1] if layer else candidates)
         score = self.received if layer and self.thresholds[layer] else self.token_score
         if self.step:
-            score = np.where(np.arange(self.length) >= self.length - self.asking, np.inf, score)
+            spared = max(self.asking, min(self.policy.token_recent, self.counts[0][layer]))
+            score = np.where(np.arange(self.length) >= self.length - spared, np.inf, score)
         if layer and self.thresholds[layer]:
             return _top(score, candidates, 1) | (candidates & (score >= self.thresholds[layer]))
         return _top(score, candidates, self.counts[0][layer])

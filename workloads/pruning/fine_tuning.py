@@ -111,7 +111,9 @@ def _token_masks(received: list[Any], policy: Policy, prompt: int, causal: Any) 
     for layer, given in enumerate(received):
         count = torch.tensor([int(one[layer]) for one in counts], device=device)
         ranked = score.masked_fill(~before, -torch.inf)
-        ranked = ranked.masked_fill(torch.eye(length, dtype=torch.bool, device=device), torch.inf)  # it asks: it stays
+        distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
+        spared = (distance >= 0) & (distance < count[:, None].clamp(max=policy.token_recent).clamp(min=1))
+        ranked = ranked.masked_fill(spared & before, torch.inf)  # the byte that asks, and recent ones
         order = ranked.argsort(dim=-1, descending=True, stable=True)
         leading = torch.arange(length, device=device) < count[:, None]
         best = torch.zeros_like(before).scatter(-1, order, leading.expand_as(order))

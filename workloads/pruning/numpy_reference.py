@@ -83,15 +83,17 @@ class _Scores:
         self.gone_heads: list[set[int]] = [set() for _ in range(layers)]
 
     def choose_tokens(self, layer: int, before: list[int], asking: set[int], received: list[float]) -> list[int]:
-        """Of the tokens of the layer before; `asking` stay in any case."""
+        """Of the tokens of the layer before; `asking` stay in any case, then the last ones."""
         everyone = list(range(len(self.token)))
         candidates = everyone if self.policy.readmit else [j for j in before if j not in self.gone_tokens[layer]]
         threshold = keep_thresholds(self.policy, self.layers)[layer]
+        count = int(keep_counts(self.policy, self.layers, len(everyone), 1, scored=bool(asking))[0][layer])
+        if asking and self.policy.token_recent:
+            asking = asking | set(everyone[-min(count, self.policy.token_recent) :])
         if layer > 0 and threshold > 0:
             tokens = _above(received, candidates, asking, threshold)
         else:
-            counts = keep_counts(self.policy, self.layers, len(everyone), 1, scored=bool(asking))[0]
-            tokens = _top(self.token, candidates, asking, int(counts[layer]))
+            tokens = _top(self.token, candidates, asking, count)
         self.gone_tokens[layer] = set(everyone) - set(tokens)
         return tokens
 
