@@ -42,6 +42,11 @@ def has_formats(name: str, policy: Policy) -> bool:
     return "bits" in name or bool(policy.model_fields_set & _FORMATS)
 
 
+def can_train(policy: Policy) -> bool:
+    """Whether fine-tuning has the policy's pruning in its forward pass, and there is any."""
+    return not policy.token_threshold and (policy.token_keep, policy.head_keep, policy.value_keep) != (1, 1, 1)
+
+
 def ranks(values: Floats) -> Floats:
     """Ranks from 0; equal values share the mean of theirs."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
@@ -184,7 +189,7 @@ def decoder_fidelity(
     fine_tuning_steps: int = 0,
     progress: Progress = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """One row per policy, and with fine-tuning steps a second one per policy that can be trained.
+    """One row per policy, and with fine-tuning steps a second one per policy that `can_train`.
 
     With fine-tuning the first half of the text is trained on and the second scored, with or without it; a
     fine-tuned row is compared with the dense model after the same training without pruning.
@@ -198,7 +203,7 @@ def decoder_fidelity(
         dense = study.run("dense", Policy(), trained)["bits"]
         rows.append({"policy": "dense", "fine_tuned": trained, **bits_fidelity(dense, dense), "kept": 1.0})
         for name, policy in policies.items():
-            if not (trained and policy.token_threshold):
+            if not trained or can_train(policy):
                 progress(name + (", fine-tuned" if trained else ""))
                 run = study.run(name, policy, trained)
                 rows.append({"policy": name, "fine_tuned": trained, **bits_fidelity(dense, run.pop("bits")), **run})
