@@ -185,3 +185,12 @@ def test_what_does_not_fit_is_refused(simulate: Simulate) -> None:
         assert outcome.winners == [0, 2]
     for outcome in outcomes[2::3]:
         assert outcome.winners == list(range(96))
+
+
+def test_values_may_come_fewer_at_a_time(simulate: Simulate) -> None:
+    """Three a cycle into five lanes: rows fill without holes. Of 43 values the last one alone would fit: refused."""
+    cases = [*draw_cases(5, 40, 30), Case(np.arange(43), 4, 9), Case(np.arange(40), 4, 9)]
+    outcomes = simulate((5, 8, 1), cases, "+width=3")
+    assert [i for i, outcome in enumerate(outcomes) if outcome.refused] == [30]
+    for case, outcome in zip(cases, outcomes, strict=True):
+        assert outcome.refused or outcome.winners == expected(case, 5).tolist()

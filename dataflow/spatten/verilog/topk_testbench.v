@@ -1,9 +1,10 @@
 // Runs a file of cases through the engine and says what came out, and when.
 //
-//   vvp engine.vvp +cases=FILE [+overlap] [+lfsr] [+dump=FILE.vcd]
+//   vvp engine.vvp +cases=FILE [+overlap] [+lfsr] [+width=N] [+dump=FILE.vcd]
 //
 // FILE: per case `n keep seed value ... value`, all decimal but the seed (hexadecimal), split by white space.
 // +overlap  the next vector is loaded as soon as a buffer is free; otherwise when the case before has ended
+// +width    values loaded a cycle, at most (and otherwise) LANES
 // +lfsr     pivots from lfsr.v; otherwise from splitmix64, begun anew with each case's seed
 //
 // Output, a line each:
@@ -97,12 +98,14 @@ module topk_testbench;
     // Load
     integer file, code, number, n, keep, left, lane;
     reg [63:0] seed;
+    integer width = LANES;
     reg [1023:0] path;
     reg [WIDTH-1:0] value;
     reg [LANES*WIDTH-1:0] beat;
     initial begin
         overlap = $test$plusargs("overlap");
         use_lfsr = $test$plusargs("lfsr");
+        if (!$value$plusargs("width=%d", width)) width = LANES;
         if ($value$plusargs("dump=%s", path)) begin
             $dumpfile(path);
             $dumpvars(0, topk_testbench);
@@ -125,7 +128,7 @@ module topk_testbench;
             seeds[number] = seed;
             left = n;
             while (left > 0) begin
-                in_count = left < LANES ? left : LANES;
+                in_count = left < width ? left : width;
                 for (lane = 0; lane < in_count; lane = lane + 1) begin
                     code = $fscanf(file, "%d", value);
                     beat[lane*WIDTH+:WIDTH] = value;
