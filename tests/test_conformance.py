@@ -142,7 +142,7 @@ def test_spatten_machines_stay_above_their_bounds(machine: str, workload: str, p
     assert moved == (result.dram_commands["reads"] + result.dram_commands["writes"]) * standard.organisation.burst_bytes
     assert sum(result.dram_requested_bytes.values()) <= moved
     assert result.latency_s >= moved / peak_bytes_per_s(loaded.memory, standard)
-    arrays = loaded.units.query_key.multipliers + loaded.units.prob_value.multipliers
+    arrays = (loaded.units.query_key.multipliers + loaded.units.prob_value.multipliers) * loaded.pipelines
     assert result.cycles >= sum(result.operations.values()) / (2 * arrays)
     refreshes = result.latency_s * standard.clock_hz / standard.timing.refresh_interval_cycles
     pseudo = loaded.memory.channels * standard.organisation.pseudo_channels

@@ -12,20 +12,20 @@ from tests.mutations import Mutation, assert_refused, entries, mutations
 
 ACCEL = Path(machine.__file__).parent
 LIKE_ANOTHER = (  # the same keys, other numbers
-    *("a3_base", "raspberry_pi4", "spatten_as_released", "spatten_eighth", "spatten_datapath"),
+    *("a3_base", "raspberry_pi4", "spatten_as_released", "spatten_eighth", "spatten_datapath", "spatten_e2e"),
 )
 DAMAGED = [path for path in sorted(ACCEL.glob("specs/*.yaml")) if path.stem not in LIKE_ANOTHER]
 DAMAGED += [ACCEL / "standards/hbm2.yaml", ACCEL / "standards/lpddr4.yaml"]  # one for each kind of energy
 
 
 def optional(path: Path) -> tuple[str, ...]:
-    """A part may have any speed grades, and these change any delays; machines need not name another one, run FC,
-    or have a ratio for every workload.
+    """A part may have any speed grades, and these change any delays; machines need not name another one, have
+    FC, several pipelines or a score buffer, or a ratio for every workload.
     """
     found = [entry.name for entry in entries(path.read_text())]
     speeds = [name for name in found if name.split(".")[0] == "speeds" and name.count(".") != 2]
     ratios = [name for name in found if name.startswith("ratios.") and name.count(".") == 1]
-    return ("memory.compare_with", "fc", *speeds, *ratios)
+    return ("memory.compare_with", "fc", "pipelines", "units.score_buffer", *speeds, *ratios)
 
 
 CASES = [
