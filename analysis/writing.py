@@ -21,3 +21,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def put_on_page(page: Path, table: str, name: str = "agreement") -> None:
+    """Replace what stands between the page's two comments of that name. Raises ValueError where they are not there."""
+    start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = page.read_text("utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page}: must hold the lines {start} and {end}")
+    with replacing(page) as scratch:
+        scratch.write_text(f"{before}{start}\n{table}\n{end}{after}", "utf-8")

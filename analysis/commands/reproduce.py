@@ -11,7 +11,6 @@ import typer
 from analysis.console import Json, ProgressBar, guarded, put_json, put_table, put_text
 
 Paper = Annotated[Literal["spatten"], typer.Argument(help="Whose tables.")]
-_HEAD = ("row", "published", "first", "ours", "range", "deviation", "as released", "role", "within")
 
 
 @guarded
@@ -21,6 +20,7 @@ def reproduce(
     intervals: Annotated[bool, typer.Option(help="Vary each assumption over its range; longer.")] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write all rows to this CSV file.")] = None,
+    page: Annotated[Path | None, typer.Option(help="A page whose tables are made anew.", hidden=True)] = None,
     first_contact: Annotated[bool, typer.Option("--first-contact", hidden=True)] = False,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +40,9 @@ def reproduce(
     use_kernel_cache()
     from analysis.reproduce.published import write_first_contact
     from analysis.reproduce.table import reproduce_spatten
+    from analysis.reproduce.views import markdown, sensitivity_markdown
     from analysis.running import cores
+    from analysis.writing import put_on_page
 
     check_beginning(paper, only)
     with ProgressBar(paper) as bar:
@@ -48,6 +50,9 @@ def reproduce(
     rows = [row for row in done.rows() if row["id"].startswith(only)]
     if out:
         _write(out, rows)
+    if page:
+        put_on_page(page, markdown(done.rows()), "spatten")
+        put_on_page(page, sensitivity_markdown(done.sensitivity), "sensitivity")
     if first_contact:
         ids = list(dict.fromkeys(name for values in done.ours.values() for name in values))
         values = {name: {c: ours[name] for c, ours in done.ours.items() if name in ours} for name in ids}
@@ -80,24 +85,11 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _put(rows: Sequence[dict[str, Any]], sensitivity: Sequence[dict[str, Any]]) -> None:
-    put_table("Published and ours", _HEAD, map(_cells, rows))
+    from analysis.reproduce.views import HEAD, cells, sensitivity_cells
+
+    put_table("Published and ours", HEAD, map(cells, rows))
     for key, name in (("within", "spatten"), ("within_as_released", "spatten_as_released")):
         scored = [row[key] for row in rows if row[key] is not None]
         put_text(f"{name}: {sum(scored)} of {len(scored)} predictions lie within their tolerance")
     if sensitivity:
-        names = [name for name in sensitivity[0] if name not in ("assumption", "end")]
-        head = ("assumption", "end", *(name.removeprefix("fig14.") for name in names))
-        lines = [(s["assumption"], s["end"], *(f"{100 * s[name]:+.1f} %" for name in names)) for s in sensitivity]
-        put_table("What each assumption moves", head, lines)
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    span = "" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
-    deviation = "" if row["deviation"] is None else f"{100 * row['deviation']:+.1f} %"
-    numbers = (_number(row[key]) for key in ("published", "first_contact", "ours"))
-    within = {True: "yes", False: "no", None: ""}[row["within"]]
-    return (row["id"], *numbers, span, deviation, _number(row["ours_as_released"]), row["role"], within)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+        put_table("What each assumption moves", *sensitivity_cells(sensitivity))

@@ -199,7 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     from analysis.cache import use_kernel_cache
 
     use_kernel_cache()
-    from analysis.dram.views import draw, markdown, put_on_page, write_table
+    from analysis.dram.views import draw, markdown, write_table
+    from analysis.writing import put_on_page
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("references", "traces", "out"):

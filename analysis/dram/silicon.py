@@ -18,8 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from analysis.dram.views import put_on_page
-from analysis.writing import replacing
+from analysis.writing import put_on_page, replacing
 from dataflow.memory import default_spec
 from gpu_kernels.dram_probe.patterns import Pattern, requests
 from gpu_kernels.dram_probe.record import read, rebuilt

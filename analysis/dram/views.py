@@ -73,17 +73,6 @@ def _hits(row: Row) -> list[float]:
     return [x for x in (row.ramulator2_row_hit_rate, row.dramsim3_row_hit_rate) if x == x]
 
 
-def put_on_page(page: Path, table: str, name: str = "agreement") -> None:
-    """Replace what stands between the page's two comments of that name. Raises ValueError where they are not there."""
-    start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, found, rest = page.read_text("utf-8").partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{page}: must hold the lines {start} and {end}")
-    with replacing(page) as scratch:
-        scratch.write_text(f"{before}{start}\n{table}\n{end}{after}", "utf-8")
-
-
 def draw(rows: list[Row], path: Path) -> None:
     """Run time over the middle of the two references, their interval as a bar, ours as a dot; one panel a part."""
     import matplotlib as mpl

@@ -14,7 +14,8 @@ from accel.machine import load_standard, standard_names
 from analysis.cli import app
 from analysis.dram.agreement import Row, compare, kind_of, mean_errors, summary
 from analysis.dram.report import CAUSES, DramRun, capacity_bytes, limit, notes
-from analysis.dram.views import markdown, put_on_page, write_table
+from analysis.dram.views import markdown, write_table
+from analysis.writing import put_on_page
 from dataflow.memory import default_memory, default_spec, peak_bytes_per_s
 from sim.dram.layout import CAUSES as COUNTED
 from sim.dram.stream import StreamResult
