@@ -1,0 +1,1 @@
+"""Times torch's attention of one decode step on a GPU."""
