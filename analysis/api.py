@@ -102,6 +102,6 @@ def policy_for(made: Mapping[str, Any], values: Mapping[str, Any], origin: str =
 
 
 def own_policy(made: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a benchmark states of its own pruning; nothing for other workloads."""
-    own: Mapping[str, Any] = made["policy"] if made.get("kind") == "benchmark" else {}
+    """What a benchmark or a decoding step states of its own pruning; nothing for other workloads."""
+    own: Mapping[str, Any] = made.get("policy", {})
     return own

@@ -67,12 +67,14 @@ def list_all(as_json: Json = False) -> None:
     """
     from accel.machine import machine_names
     from analysis.sweep import example_names
+    from workloads.llm_decode import NAMES
     from workloads.trace import benchmark_names, workload_names
 
     names = {
         "machines": list(machine_names()),
         "workloads": workload_names(),
         "benchmarks": benchmark_names(),
+        "decoding steps": [NAMES],
         "examples": example_names(),
     }
     if as_json:

@@ -2,7 +2,7 @@
 
     decode_work(8192)                                                  # Llama-3-8B's shape, dense, fp16
     decode_work(8192, batch=8, kv_bits=4, policy=PRUNED)
-    named_decode("llama3_8b_decode_8k_b8_pruned_kv4")                  # the same, by name
+    load_workload("llama3_8b_decode_8k_b8_pruned_kv4")                 # the same, by name
 
 Nothing was recorded: kept positions lie evenly spread and importance is not known (the top-k model draws ranks). The
 sequences of a batch go through a layer together, and each layer is a sequence of its own: layers do not overlap.
@@ -22,6 +22,7 @@ SCALE_BITS = 32  # fp16 scale and zero of each token and K/V head, beside its 4-
 CONTEXTS = (1, 2, 4, 8, 16, 32)
 PRUNED = Policy(token_keep=0.3, value_keep=0.3)
 _DENSE = Policy()
+NAMES = "llama3_8b_decode_<k>k[_b<batch>][_pruned][_kv4, _kv8 or _kv16]"
 _NAME = re.compile(r"llama3_8b_decode_(\d+)k(?:_b(\d+))?(_pruned)?(?:_kv(4|8|16))?")
 
 
@@ -153,15 +154,28 @@ def decode_names() -> list[str]:
     ]
 
 
-def named_decode(name: str) -> tuple[Trace, list[AttentionWork]]:
-    """`llama3_8b_decode_<k>k[_b<batch>][_pruned][_kv<bits>]` as a trace without facts and the work of one step.
+def is_decode_name(name: str) -> bool:
+    """Whether `decode_trace` takes the name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def decode_trace(name: str) -> Trace:
+    """`llama3_8b_decode_<k>k[_b<batch>][_pruned][_kv<bits>]` as a trace of kind "decode", without facts.
 
     Without the last parts: batch 1, dense, 16 bits. Raises ValueError for another name.
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"must be llama3_8b_decode_<k>k[_b<batch>][_pruned][_kv4, _kv8 or _kv16], got {name!r}")
-    context, batch = 1024 * int(match[1]), int(match[2] or 1)
-    work = decode_work(context, batch, int(match[4] or 16), PRUNED if match[3] else _DENSE)
+        raise ValueError(f"must be {NAMES}, got {name!r}")
+    context, batch, kv_bits = 1024 * int(match[1]), int(match[2] or 1), int(match[4] or 16)
+    policy = PRUNED if match[3] else _DENSE
+    made = {"kind": "decode", "context": context, "batch": batch, "kv_bits": kv_bits}
     model = {name: getattr(LLAMA3_8B, name) for name in ("name", "layers", "heads", "kv_heads", "head_size")}
-    return Trace(name, model, {"kind": "decode", "context": context, "batch": batch}, {}), work
+    return Trace(name, model, made | {"policy": policy.model_dump(mode="json")}, {})
+
+
+def named_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
+    """The work of a trace of kind "decode" under its own policy (None) or another one; ValueError as `decode_work`."""
+    made = trace.made
+    chosen = Policy.model_validate(made["policy"]) if policy is None else policy
+    return decode_work(made["context"], made["batch"], made["kv_bits"], chosen)

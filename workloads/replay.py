@@ -44,12 +44,16 @@ def attention_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
     """The attention of each sequence under `policy`, by replay of the dense facts.
 
     A recorded trace has its pruning in it: `policy` must then be None. Raises ValueError otherwise.
-    A benchmark has a policy of its own, used for None.
+    A benchmark and a decoding step have a policy of their own, used for None.
     """
     if trace.made["kind"] == "benchmark":
         from workloads.benchmark import work
 
         return work.attention_work(trace, policy)
+    if trace.made["kind"] == "decode":
+        from workloads.llm_decode import named_work
+
+        return named_work(trace, policy)
     if trace.made["kind"] == "recorded":
         if policy is not None:
             raise ValueError(f"{trace.name}: policy must be None, the pruning is recorded, got {policy}")

@@ -201,18 +201,22 @@ def benchmark_names() -> list[str]:
 
 
 def load_workload(name_or_path: str | Path) -> Trace:
-    """The trace of a shipped workload or benchmark, of a trace file, of a benchmark file (.yaml), or of a CSV
-    file that SpAtten's authors released.
+    """The trace of a shipped workload or benchmark, of a trace file, of a benchmark file (.yaml), of a CSV
+    file that SpAtten's authors released, or of a decoding step by name (`workloads.llm_decode`).
 
     The file is read once as long as it does not change. Raises ValueError for an unknown name or a faulty
     file.
     """
-    path = _find(str(name_or_path))
+    from workloads.llm_decode import NAMES, decode_trace, is_decode_name
+
+    if is_decode_name(str(name_or_path)):
+        return decode_trace(str(name_or_path))
+    path = _find(str(name_or_path), NAMES)
     stat = path.stat()
     return _load(path.resolve(), stat.st_mtime_ns, stat.st_size)
 
 
-def _find(name: str) -> Path:
+def _find(name: str, others: str) -> Path:
     if name in workload_names():
         return DATA / f"{name}{SUFFIX}"
     if name in benchmark_names():
@@ -221,7 +225,7 @@ def _find(name: str) -> Path:
         return Path(name)
     near = get_close_matches(name, [*workload_names(), *benchmark_names()], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    known = f"{', '.join(workload_names())}, one of the {len(benchmark_names())} benchmarks"
+    known = f"{', '.join(workload_names())}, one of the {len(benchmark_names())} benchmarks, {others}"
     kinds = "a trace (.zip), .yaml or .csv file"
     raise ValueError(f"workload: must be one of {known}, or {kinds}, got {name!r}{hint}")
 
