@@ -80,7 +80,7 @@ def list_all(as_json: Json = False) -> None:
     if as_json:
         put_json(names)
     else:
-        put_table("Names", ["kind", "names"], [(kind, "  ".join(some)) for kind, some in names.items()])
+        put_table("Names", ["kind", ""], [(kind, "  ".join(some)) for kind, some in names.items()])
 
 
 @app.command()

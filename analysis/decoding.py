@@ -1,6 +1,6 @@
 """The grid of docs/llm.md: one decoding step of a Llama-3-8B-shaped model on a SpAtten-type machine.
 
-python -m analysis.decoding                                     # all of it on spatten_llm, about a minute on a free core
+python -m analysis.decoding                       # all of it on spatten_llm, about a minute on a free core
 python -m analysis.decoding --machine spatten_llm --set memory.standard=hbm3e
 """
 
