@@ -15,7 +15,7 @@ from accel.a3 import A3Machine, Approximation
 from accel.machine import load_standard
 from dataflow.lowering import planner
 from dataflow.streaming import Blocks, Cycles, Stream, stream_plan
-from dataflow.tally import SAMPLED, Tally, dense_work, run_sequences
+from dataflow.unpruned import SAMPLED, DenseTally, dense_work, run_sequences
 from sim.plan import Plan
 from sim.result import Result
 from workloads.attention import AttentionWork
@@ -125,7 +125,7 @@ def run_a3(machine: A3Machine, trace: Trace, policy: Policy | None, options: Map
     return _result(machine, trace.name, tally)
 
 
-def _result(machine: A3Machine, workload: str, tally: Tally) -> Result:
+def _result(machine: A3Machine, workload: str, tally: DenseTally) -> Result:
     counts = dict(tally.counters)
     macs, effective = counts.pop("multiply_adds"), counts.pop("effective")
     by_part, of_operands = tally.dram_energy(machine.memory, load_standard(machine.memory.standard), machine.clock_hz)

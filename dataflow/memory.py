@@ -11,7 +11,7 @@ from accel.machine import load_standard
 from accel.memory import Memory, Standard, address_fields, address_xor
 from accel.rules import words
 from accel.standard import PICOSECONDS
-from sim.dram.spec import DramSpec
+from sim.dram.spec import DramSpec, IdealSpec
 
 _CHOICES = ("channels", "fifo_depth", "address_map")
 _SHORT = {"map": "address_map"}
@@ -100,3 +100,12 @@ def peak_bytes_per_s(memory: Memory, standard: Standard) -> float:
     o = standard.organisation
     bursts = memory.channels * o.pseudo_channels / standard.timing.burst_cycles
     return bursts * o.burst_bytes * PICOSECONDS / standard.clock_period_ps
+
+
+def memory_of(memory: Memory, standard: Standard, clock_hz: int, kind: str) -> DramSpec | IdealSpec:
+    """The controller ("dram"), or a memory of the same peak without banks ("ideal")."""
+    if kind == "dram":
+        return dram_spec(memory, standard, clock_hz)
+    t = standard.timing
+    latency = -(-(t.rcd_read_cycles + t.read_latency_cycles) * clock_hz // standard.clock_hz)
+    return IdealSpec(int(peak_bytes_per_s(memory, standard)), latency, standard.organisation.burst_bytes, clock_hz)

@@ -11,7 +11,7 @@ from accel.mnnfast import MnnFastMachine
 from dataflow.a3 import share_of
 from dataflow.lowering import planner
 from dataflow.streaming import Cycles, Stream, stream_plan
-from dataflow.tally import SAMPLED, Tally, dense_work, run_sequences
+from dataflow.unpruned import SAMPLED, DenseTally, dense_work, run_sequences
 from sim.plan import Plan
 from sim.result import Result
 from workloads.attention import AttentionWork
@@ -72,7 +72,7 @@ def run_mnnfast(
     return _result(machine, trace.name, tally)
 
 
-def _result(machine: MnnFastMachine, workload: str, tally: Tally) -> Result:
+def _result(machine: MnnFastMachine, workload: str, tally: DenseTally) -> Result:
     counts = dict(tally.counters)
     macs, effective = counts.pop("multiply_adds"), counts.pop("effective")
     fields = tally.fields(machine.clock_hz)

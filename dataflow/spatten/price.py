@@ -1,13 +1,9 @@
 """Energy and area of a SpAtten run: counters x the machine's energy per action, first-order (see spatten.yaml)."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.memory import Standard
 from accel.spatten import Cost, SpattenMachine
-from dataflow.dram_energy import by_operand, dram_energy
 from dataflow.spatten.draft import (
     ACCUMULATIONS,
     COMPARISONS,
@@ -54,26 +50,6 @@ def on_chip_energy_j(
     if u.score_buffer:
         actions["score_buffer"] = (sram["score_write"] + sram["score_read"], u.score_buffer.cost)
     return {name: count * cost.energy_pj * PJ for name, (count, cost) in actions.items()}
-
-
-def dram_energy_j(
-    standard: Standard,
-    commands: Mapping[str, int],
-    cycles: tuple[float, float],
-    channels: int,
-    moved: Mapping[str, tuple[int, int]],
-    activates: Mapping[str, int],
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Energy of the DRAM by component ("dram_activate", ...) and by operand.
-
-    cycles      memory cycles of the run, and of all pseudo-channels with a row open or refreshing
-    moved       bytes (read, written) of each operand
-    activates   activates on behalf of each operand
-    """
-    energy = dram_energy(standard, commands, *cycles, channels)
-    shared = by_operand(standard, energy, moved, activates)
-    parts = {f"dram_{name}": joules for name, joules in energy.items() if joules}
-    return parts, {name: sum(joules.values()) for name, joules in shared.items()}
 
 
 def area_mm2(machine: SpattenMachine) -> dict[str, float]:

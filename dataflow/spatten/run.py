@@ -10,17 +10,14 @@ from numpy.typing import NDArray
 from accel.machine import load_standard
 from accel.memory import Standard
 from accel.spatten import SpattenMachine
-from accel.standard import PICOSECONDS
 from dataflow.engines import run_plan
 from dataflow.lowering import planner
-from dataflow.memory import dram_spec, peak_bytes_per_s
+from dataflow.memory import memory_of
 from dataflow.spatten.draft import (
     FETCH,
     LAYER,
     MACS_PV,
     MACS_QK,
-    OPERANDS,
-    OUTPUT,
     RECOMPUTED,
     SCORES,
     TOPK_PASSES,
@@ -28,9 +25,8 @@ from dataflow.spatten.draft import (
 )
 from dataflow.spatten.fc import fc_shape, run_fc
 from dataflow.spatten.plan import Lowered, plan_attention
-from dataflow.spatten.price import area_mm2, dram_energy_j, on_chip_energy_j, sram_bytes
-from dataflow.spatten.tally import Tally
-from sim.dram import DramSpec, IdealSpec
+from dataflow.spatten.price import area_mm2, on_chip_energy_j, sram_bytes
+from dataflow.spatten.tally import SpattenTally
 from sim.result import Result
 from sim.timeline import Timeline
 from workloads.attention import AttentionWork
@@ -54,16 +50,6 @@ FC_LEFT_OUT = (
     "FC weights that a pruned head would spare; FC layers in the timeline",
     "for generated tokens one stretch of FC layers stands for many alike (within 0.5 %: docs/decisions/0005)",
 )
-
-
-def _memory(machine: SpattenMachine, standard: Standard, kind: str) -> DramSpec | IdealSpec:
-    """The controller, or a memory of the same peak without banks."""
-    if kind == "dram":
-        return dram_spec(machine.memory, standard, machine.clock_hz)
-    t = standard.timing
-    latency = -(-(t.rcd_read_cycles + t.read_latency_cycles) * machine.clock_hz // standard.clock_hz)
-    peak = int(peak_bytes_per_s(machine.memory, standard))
-    return IdealSpec(peak, latency, standard.organisation.burst_bytes, machine.clock_hz)
 
 
 def lower(
@@ -99,9 +85,9 @@ def run_spatten(
     check_policy(machine, policy)
     work = attention_work(trace, policy) if options.get("work") is None else options["work"]
     standard = load_standard(machine.memory.standard)
-    memory = _memory(machine, standard, options.get("memory", "dram"))
+    memory = memory_of(machine.memory, standard, machine.clock_hz, options.get("memory", "dram"))
     engine = options.get("engine", "compiled")
-    tally, timeline = Tally(), Timeline() if options.get("timeline") else None
+    tally, timeline = SpattenTally(), Timeline() if options.get("timeline") else None
     burst = standard.organisation.burst_bytes
     for number, (sequence, lowered) in enumerate(lower(machine, standard, work)):
         times, state = run_plan(lowered.plan, memory, engine)
@@ -121,7 +107,7 @@ def _operations(machine: SpattenMachine, counters: NDArray[np.int64]) -> dict[st
     return {f"int{machine.element_bits}": 2 * int(counters[MACS_QK] + counters[MACS_PV])}
 
 
-def _with_fc(machine: SpattenMachine, tally: Tally) -> tuple[NDArray[np.int64], dict[str, int]]:
+def _with_fc(machine: SpattenMachine, tally: SpattenTally) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Counters, and bytes of the K and V memories, with what FC layers do there: both arrays by their multipliers."""
     u, counters = machine.units, tally.counters.copy()
     of_keys = u.query_key.multipliers / (u.query_key.multipliers + u.prob_value.multipliers)
@@ -135,45 +121,23 @@ def _with_fc(machine: SpattenMachine, tally: Tally) -> tuple[NDArray[np.int64], 
     return counters, sram
 
 
-def _dram_energy(
-    machine: SpattenMachine, standard: Standard, cycles: int, tally: Tally
-) -> tuple[dict[str, float], dict[str, float]]:
-    """By component and by operand; an ideal memory is charged for its bursts alone."""
-    burst = standard.organisation.burst_bytes
-    moved = {name: (n, 0) for name, n in tally.moved.items()} | {OPERANDS[OUTPUT]: (0, tally.moved[OPERANDS[OUTPUT]])}
-    reads, writes = (sum(n[i] for n in moved.values()) // burst for i in (0, 1))
-    commands = {"reads": reads, "writes": writes} | {name: n for name, n in tally.commands.items() if n}
-    elapsed = cycles * PICOSECONDS / machine.clock_hz / standard.clock_period_ps if tally.active_cycles else 0.0
-    channels = machine.memory.channels
-    return dram_energy_j(standard, commands, (elapsed, tally.active_cycles), channels, moved, tally.activates)
-
-
-def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: Tally) -> Result:
-    cycles = sum(tally.cycles)
+def _result(machine: SpattenMachine, workload: str, standard: Standard, tally: SpattenTally) -> Result:
     counters, sram = _with_fc(machine, tally)
-    moved = sum(tally.moved.values())
-    energy = on_chip_energy_j(machine, counters, sram, moved)
-    by_part, of_operands = _dram_energy(machine, standard, cycles, tally)
+    energy = on_chip_energy_j(machine, counters, sram, sum(tally.moved.values()))
+    by_part, of_operands = tally.dram_energy(machine.memory, standard, machine.clock_hz)
+    fields = tally.fields(machine.clock_hz)
+    shares = {name: share / _copies(machine, name) for name, share in fields.pop("utilisation").items()}
     return Result(
         machine=machine.name,
         workload=workload,
-        cycles=cycles,
-        latency_s=cycles / machine.clock_hz,
-        limited_by=max(tally.path, key=lambda name: tally.path[name]),
-        dram_read_bytes={name: n for name, n in tally.moved.items() if name != OPERANDS[OUTPUT]},
-        dram_write_bytes={OPERANDS[OUTPUT]: tally.moved[OPERANDS[OUTPUT]]},
-        dram_requested_bytes=dict(tally.requested),
-        dram_commands=dict(tally.commands),
-        dram_idle_cycles=dict(tally.idle),
         dram_energy_j=of_operands,
         energy_j=energy | by_part,
         area_mm2=area_mm2(machine),
         operations=_operations(machine, counters),
         effective_operations=tally.work["effective"] + tally.fc_dense_operations,
-        critical_path=dict(tally.path),
         sram_bytes=sram,
-        utilisation={name: busy / cycles / _copies(machine, name) for name, busy in tally.busy.items()},
-        sequence_latency_s=tuple(c / machine.clock_hz for c in tally.cycles),
+        utilisation=shares,
+        **fields,
         counts={
             **{name: tally.work[name] for name in ("rows", "k_vectors", "v_vectors", "lsb_rows")},
             "recomputed_queries": int(tally.counters[RECOMPUTED]),
@@ -189,7 +153,7 @@ def _copies(machine: SpattenMachine, unit: str) -> int:
     return 1 if unit in (UNITS[FETCH], UNITS[LAYER]) else machine.pipelines
 
 
-def _fc_counts(tally: Tally) -> dict[str, int]:
+def _fc_counts(tally: SpattenTally) -> dict[str, int]:
     """Cycles and multiply-adds of the FC layers; pieces simulated, each counted as often as it stands for others."""
     return {"fc_cycles": tally.fc_cycles, "fc_multiply_adds": tally.fc_products, "fc_runs": tally.work["fc_runs"]}
 

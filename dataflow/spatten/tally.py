@@ -1,6 +1,5 @@
 """What runs of SpAtten plans add up to, and what must be conserved."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,35 +12,25 @@ from dataflow.spatten.draft import COUNTER_COUNT, LSB_ROWS, MACS_PV, MACS_QK, OP
 from dataflow.spatten.fc import FcRun, Shape, dense_operations
 from dataflow.spatten.plan import Lowered
 from dataflow.spatten.tiles import tiling
-from sim.critical_path import critical_path
+from dataflow.tally import Part, Tally, count, part_of
 from sim.dram import MemoryState
-from sim.dram.layout import IDEAL
-from sim.plan import Plan, Times
+from sim.plan import Times
 from workloads.attention import AttentionWork
 
 WEIGHT = "weight"
-_COPY = re.compile(r"\.\d+")  # units of the second pipeline are called `softmax.1`
 
 
 @dataclass
-class Tally:
-    """Sums over the sequences of a workload; each counts as often as its `repeat` says.
+class SpattenTally(Tally):
+    """With what the plans of attention count, and the FC layers.
 
     fc_products, fc_writes, fc_reads   multiply-adds of FC layers, weights into and out of the K and V memories
     """
 
-    cycles: list[int] = field(default_factory=list)  # of each sequence
+    written: tuple[str, ...] = (OPERANDS[OUTPUT],)
     fc_cycles: int = 0
     head_size: int = 0
     work: Counter[str] = field(default_factory=Counter)
-    moved: Counter[str] = field(default_factory=Counter)
-    requested: Counter[str] = field(default_factory=Counter)
-    commands: Counter[str] = field(default_factory=Counter)
-    activates: Counter[str] = field(default_factory=Counter)  # by operand
-    idle: Counter[str] = field(default_factory=Counter)  # memory cycles of data buses, by cause
-    active_cycles: float = 0.0  # memory cycles of pseudo-channels with a row open or refreshing
-    path: Counter[str] = field(default_factory=Counter)
-    busy: Counter[str] = field(default_factory=Counter)
     counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNTER_COUNT, np.int64))
     fc_products: int = 0
     fc_writes: int = 0
@@ -58,38 +47,19 @@ class Tally:
         burst: int,
     ) -> None:
         """The attention of a sequence; what it moved and did must be what its work asks for."""
-        plan, alike = lowered.plan, work.repeat
-        moved = _by_operand(plan, state.bursts * burst)
-        if not state.config[IDEAL]:
-            _check_served(moved, state.commands, burst, int(plan.slices.write.sum()))
-            _count(self.activates, _by_operand(plan, state.activates), alike)
-        self._memory(state, times.makespan, alike)
-        requested = _by_operand(plan, np.add.reduceat(plan.slices.size_bytes, plan.slices.ptr[:-1]))
-        busy = _busy(plan, times)
-        _check_work(machine, lowered, work, requested, busy)
-        self.cycles.extend([times.makespan] * alike)
-        _count(self.moved, moved, alike)
-        _count(self.requested, requested, alike)
-        _count(self.path, _merged(critical_path(plan, times)), alike)
-        _count(self.busy, busy, alike)
-        self.counters += alike * lowered.counters
-        _count(self.work, _facts(work, lowered), alike)
+        part = part_of(lowered.plan, times, state, burst)
+        _check_work(machine, lowered, work, part.requested, part.busy)
+        self.count(part, state, burst, work.repeat)
+        self.cycles.extend([part.cycles] * work.repeat)
+        self.counters += work.repeat * lowered.counters
+        count(self.work, _facts(work, lowered), work.repeat)
         self.head_size = work.head_size
 
     def add_fc(self, shape: Shape, work: AttentionWork, runs: list[FcRun], burst: int) -> None:
         """The FC layers of the sequence that was added last."""
         for run in runs:
             alike = run.times * work.repeat
-            moved = {WEIGHT: int(run.state.bursts.sum()) * burst}
-            if not run.state.config[IDEAL]:
-                _check_served(moved, run.state.commands, burst, 0)
-                _count(self.activates, {WEIGHT: int(run.state.activates.sum())}, alike)
-            self._memory(run.state, run.cycles, alike)
-            _count(self.moved, moved, alike)
-            _count(self.requested, {WEIGHT: run.requested}, alike)
-            _count(self.path, run.path, alike)
-            fetching, computing = run.busy.values()
-            _count(self.busy, {"fetcher": fetching, "query_key": computing, "prob_value": computing}, alike)
+            self.count(_fc_part(run, burst), run.state, burst, alike)
             self.fc_products += alike * run.products
             self.fc_writes += alike * run.weights
             self.fc_reads += alike * run.products
@@ -99,43 +69,13 @@ class Tally:
         self.work["fc_runs"] += work.repeat * sum(run.times for run in runs)
         self.fc_dense_operations += work.repeat * dense_operations(shape, work)
 
-    def _memory(self, state: MemoryState, makespan: int, alike: int) -> None:
-        _count(self.commands, state.commands, alike)
-        if not state.config[IDEAL]:
-            _count(self.idle, {cause: round(cycles) for cause, cycles in state.idle.items()}, alike)
-            self.active_cycles += alike * state.active_cycles(state.tick_of(makespan))
 
-
-def _count(total: Counter[str], amounts: Mapping[str, int], times_run: int) -> None:
-    total.update({name: times_run * amount for name, amount in amounts.items()})
-
-
-def _merged(by_unit: Mapping[str, int]) -> Counter[str]:
-    """Units of all pipelines under one name."""
-    merged: Counter[str] = Counter()
-    for name, cycles in by_unit.items():
-        merged[_COPY.sub("", name)] += cycles
-    return merged
-
-
-def _busy(plan: Plan, times: Times) -> dict[str, int]:
-    cycles = np.bincount(plan.unit, times.free - times.start, len(plan.units))
-    pairs = zip(plan.units, cycles, strict=True)
-    return dict(_merged({unit.name: int(total) for unit, total in pairs if total}))
-
-
-def _by_operand(plan: Plan, per_slice: NDArray[np.int64]) -> dict[str, int]:
-    sums = np.bincount(plan.slices.operand, per_slice, len(OPERANDS))
-    return {name: int(total) for name, total in zip(OPERANDS, sums, strict=True)}
-
-
-def _check_served(moved: Mapping[str, int], commands: Mapping[str, int], burst: int, writes: int) -> None:
-    """Conservation: every burst asked for was read or written once, and every slice came back."""
-    served = (commands["reads"] + commands["writes"]) * burst
-    if served != sum(moved.values()):
-        raise AssertionError(f"memory served {served} bytes, {sum(moved.values())} were asked for")
-    if bool(writes) != bool(commands["writes"]):
-        raise AssertionError(f"{writes} slices to write, {commands['writes']} bursts written")
+def _fc_part(run: FcRun, burst: int) -> Part:
+    """Both arrays compute at once."""
+    moved, opened = (int(each.sum()) for each in (run.state.bursts, run.state.activates))
+    fetching, computing = run.busy.values()
+    busy = {"fetcher": fetching, "query_key": computing, "prob_value": computing}
+    return Part(run.cycles, {WEIGHT: moved * burst}, {WEIGHT: opened}, {WEIGHT: run.requested}, 0, run.path, busy)
 
 
 def _check_work(

@@ -15,7 +15,7 @@ from dataflow.a3_search import candidates, post_scored
 from dataflow.engines import run_plan
 from dataflow.memory import peak_bytes_per_s
 from dataflow.simulate import simulate
-from dataflow.tally import dense_work, few_layers, run_sequences, unpruned
+from dataflow.unpruned import dense_work, few_layers, run_sequences, unpruned
 from sim.dram import IdealSpec
 from workloads.attention import AttentionWork
 from workloads.dense import dense_attention
