@@ -124,3 +124,23 @@ def _share(weights: Mapping[str, float], name: str) -> float:
     """Evenly where nothing weighs."""
     total = sum(weights.values())
     return weights[name] / total if total else 1 / len(weights)
+
+
+def dram_energy_j(
+    standard: Standard,
+    commands: Mapping[str, int],
+    cycles: tuple[float, float],
+    channels: int,
+    moved: Mapping[str, tuple[int, int]],
+    activates: Mapping[str, int],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Energy of the DRAM by component ("dram_activate", ...) and by operand.
+
+    cycles      memory cycles of the run, and of all pseudo-channels with a row open or refreshing
+    moved       bytes (read, written) of each operand
+    activates   activates on behalf of each operand
+    """
+    energy = dram_energy(standard, commands, *cycles, channels)
+    shared = by_operand(standard, energy, moved, activates)
+    parts = {f"dram_{name}": joules for name, joules in energy.items() if joules}
+    return parts, {name: sum(joules.values()) for name, joules in shared.items()}

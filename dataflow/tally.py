@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from accel.memory import Memory, Standard
 from accel.standard import PICOSECONDS
-from dataflow.dram_energy import by_operand, dram_energy
+from dataflow.dram_energy import dram_energy_j
 from sim.critical_path import critical_path
 from sim.dram import MemoryState
 from sim.dram.layout import IDEAL
@@ -106,10 +106,8 @@ class Tally:
         reads, writes = (sum(n[i] for n in moved.values()) // burst for i in (0, 1))
         commands = {"reads": reads, "writes": writes} | {name: n for name, n in self.commands.items() if n}
         elapsed = sum(self.cycles) * PICOSECONDS / clock_hz / standard.clock_period_ps if self.active_cycles else 0.0
-        energy = dram_energy(standard, commands, elapsed, self.active_cycles, memory.channels)
-        shared = by_operand(standard, energy, moved, self.activates)
-        parts = {f"dram_{name}": joules for name, joules in energy.items() if joules}
-        return parts, {name: sum(joules.values()) for name, joules in shared.items()}
+        cycles = elapsed, self.active_cycles
+        return dram_energy_j(standard, commands, cycles, memory.channels, moved, self.activates)
 
     def fields(self, clock_hz: int) -> dict[str, Any]:
         """What a `Result` takes from here."""

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from accel.dram_energy import Currents
 from accel.machine import load_machine, load_standard, standard_names
 from accel.memory import Standard
-from dataflow.dram_energy import COMPONENTS, by_operand, dram_energy
-from dataflow.spatten.price import dram_energy_j
+from dataflow.dram_energy import COMPONENTS, by_operand, dram_energy, dram_energy_j
 
 PJ = 1e-12
 DDR4, HBM2 = load_standard("ddr4"), load_standard("hbm2")
