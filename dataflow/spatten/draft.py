@@ -16,11 +16,11 @@ OPERANDS = ("query", "key", "key_lsb", "value", "output")
 # Columns of s: fill levels, where the parts of t begin, the pipeline at hand (SOFTMAX_OF to UNIT_OFFSET: tables, how
 # far they are filled, the tasks that its last row ended with), machine, the row at hand, counters.
 (TASKS, DEPS, SEGMENTS, SLICES, UNIT_AT, AMOUNT_AT, PTR_AT, DEP_AT, SOFTMAX_OF, CONSUMER_OF, KEY_DONE, VALUE_DONE,
- BLOCK_DONE, KEY_AGAIN, BLOCK_AGAIN, BLOCK, FIRST_QUERY, KEY_TILE, VALUE_TILE, GATHERED, WEIGHED, UNIT_OFFSET,
+ BLOCK_DONE, KEY_FIRST, BLOCK_FIRST, BLOCK, FIRST_QUERY, KEY_TILE, VALUE_TILE, GATHERED, WEIGHED, CHOSEN, UNIT_OFFSET,
  QK_MULTIPLIERS, PV_MULTIPLIERS, LANES, FIFO_SCORES, COMPARATORS, OVERHEAD, SEED, QUERY_BLOCK, QUERY_BLOCKS,
  KEY_BUFFERS, VALUE_BUFFERS, WRITE_OUTPUT, SHARED_ENGINE, HEAD_SIZE, HAS_LSB, QK_LATENCY, SOFTMAX_LATENCY, GROUP,
  TILE_KEYS, TILE_VALUES, SCORE_ROOM, GATE, FETCHED_KEY, FETCHED_VALUE, FETCHED_QUERY, FETCHED_LSB, ROW, QUERIES, KEYS,
- VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM, COUNTERS) = range(58)  # fmt: skip
+ VALUES, QK_CYCLES, SOFTMAX_CYCLES, PV_CYCLES, QK_ROOM, SOFTMAX_ROOM, COUNTERS) = range(59)  # fmt: skip
 (MACS_QK, MACS_PV, SCORES, COMPARISONS, ACCUMULATIONS, K_WRITE, K_READ, V_WRITE, V_READ, LSB_ROWS, RECOMPUTED,
  TOPK_PASSES, SCORE_WRITE, SCORE_READ, COUNTER_COUNT) = range(15)  # fmt: skip
 NONE = -1
@@ -57,11 +57,33 @@ def wait(t, s, task):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def wait_left(t, s, task):  # type: ignore[no-untyped-def]
+    """The next task waits until `task` has left its unit, if there is one."""
+    if task >= 0:
+        t[s[DEP_AT] + s[DEPS]] = ~task
+        s[DEPS] += 1
+
+
+@njit(cache=True)
 def wait_room(t, s, table, i):  # type: ignore[no-untyped-def]
     """The next task waits until the i-th task of a table has left its unit, if there is one."""
     if i >= 0 and t[s[table] + i] >= 0:
         t[s[DEP_AT] + s[DEPS]] = ~t[s[table] + i]
         s[DEPS] += 1
+
+
+@njit(cache=True)
+def wait_read(t, s, first, done, i):  # type: ignore[no-untyped-def]
+    """The next task waits until the i-th buffer of K or Q has been read: until its Q x K tasks have left their unit.
+
+    first, done   tables: these tasks lie between the two by index; without LSBs the last one leaves last
+    """
+    if not s[HAS_LSB]:
+        wait_room(t, s, done, i)
+    elif i >= 0:
+        for task in range(t[s[first] + i], t[s[done] + i] + 1):
+            if t[s[UNIT_AT] + task] == QUERY_KEY + s[UNIT_OFFSET]:
+                wait_left(t, s, task)
 
 
 @njit(cache=True)

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from accel.spatten import SpattenMachine
 from dataflow.spatten.draft import (
     AMOUNT_AT,
-    BLOCK_AGAIN,
     BLOCK_DONE,
+    BLOCK_FIRST,
+    CHOSEN,
     CONSUMER_OF,
     COUNTER_COUNT,
     COUNTERS,
@@ -41,8 +42,9 @@ from dataflow.spatten.draft import (
     FILTER,
     GATE,
     GATHERED,
-    KEY_AGAIN,
+    HAS_LSB,
     KEY_DONE,
+    KEY_FIRST,
     LAYER,
     NONE,
     OPERANDS,
@@ -93,13 +95,15 @@ def _lay_out(
     tasks = 9 * rows + 9 * int(vectors.sum()) + blocks + tiled
     at = 0
     sizes = {UNIT_AT: tasks, AMOUNT_AT: tasks, PTR_AT: tasks + 1, DEP_AT: 4 * tasks + 4 * len(pipes) * rows}
+    if s[HAS_LSB]:
+        sizes[DEP_AT] += _deps_of_overtaking(work)
     for column, size in sizes.items():
         s[column] = at
         at += size
     queries = int(vectors.sum())
     key_fetches, value_fetches = (int((tiles.blocks * n).sum()) for n in (tiles.key_tiles, tiles.value_tiles))
     tables = {SOFTMAX_OF: queries, CONSUMER_OF: queries, KEY_DONE: key_fetches, VALUE_DONE: value_fetches,
-              BLOCK_DONE: blocks, KEY_AGAIN: key_fetches, BLOCK_AGAIN: blocks}  # fmt: skip
+              BLOCK_DONE: blocks, KEY_FIRST: key_fetches, BLOCK_FIRST: blocks}  # fmt: skip
     first = at
     for pipe in pipes:
         for column, size in tables.items():
@@ -112,10 +116,17 @@ def _lay_out(
     return t
 
 
+def _deps_of_overtaking(work: AttentionWork) -> int:
+    """What more is waited for where queries overtake each other: all Q x K tasks of a K buffer and of a block of Q,
+    the softmax of each query, the local top-k before."""
+    vectors, again = int((work.queries * work.group).sum()), int(np.count_nonzero(work.needs_lsb))
+    return 2 * (vectors + again) + 2 * vectors
+
+
 def _pipes(count: int) -> NDArray[np.int64]:
     """State of the pipelines before the first row."""
     pipes = np.zeros((count, QK_MULTIPLIERS - SOFTMAX_OF), np.int64)
-    pipes[:, [GATHERED - SOFTMAX_OF, WEIGHED - SOFTMAX_OF]] = NONE
+    pipes[:, np.array([GATHERED, WEIGHED, CHOSEN]) - SOFTMAX_OF] = NONE
     pipes[1:, UNIT_OFFSET - SOFTMAX_OF] = [_offset(p) for p in range(1, count)]
     return pipes
 

@@ -39,30 +39,29 @@ def _count_row(s):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[no-untyped-def]
-    """One pass of one head: all its queries, token by token. Returns (last softmax, the last that ran again).
+    """One pass of one head: all its queries, token by token. Returns the softmax tasks that may be the last.
 
     V is fetched ahead where all queries share it or nothing is selected, else after the local top-k.
     """
     group, selects = s[D.GROUP], s[D.VALUES] < s[D.KEYS]
-    vectors, probable = s[D.QUERIES] * group, np.empty(group, np.int64)
+    vectors = s[D.QUERIES] * group
+    probable = np.empty(vectors, np.int64)
     fetch_keys(t, s, requests, kept, base, vector_bytes)
     if s[D.QUERIES] > 1 or not selects:
         fetch_values(t, s, requests, s[D.GATE], kept, base, vector_bytes)
-    last = again = D.NONE
     for q in range(vectors):
         first_of_block = q % s[D.QUERY_BLOCK] == 0
         if first_of_block:
             count = min(s[D.QUERY_BLOCK], vectors - q)
             fetch_queries(t, s, requests, q, count, kept, base, vector_bytes)
-        last = probable[q % group] = score(t, s, q, first_of_block)
+        probable[q] = score(t, s, q, first_of_block)
         if s[D.HAS_LSB] and needs_lsb[q]:
-            again = score_again(t, s, requests, last, kept, base, vector_bytes)
-            probable[q % group] = again
+            probable[q] = score_again(t, s, requests, probable[q], kept, base, vector_bytes)
         if not selects:
-            weighted = weigh(t, s, q, probable[q % group], q == 0, s[D.PV_CYCLES])
+            weighted = weigh(t, s, q, probable[q], q == 0, s[D.PV_CYCLES])
             t[s[D.CONSUMER_OF] + s[D.FIRST_QUERY] + q] = weighted
         elif (q + 1) % group == 0:
-            chosen = local_topk(t, s, q // group, probable)
+            chosen = local_topk(t, s, q // group, probable[q + 1 - group : q + 1])
             if s[D.QUERIES] == 1:
                 places = kept[spread(s[D.VALUES], s[D.KEYS])]
                 fetch_values(t, s, requests, chosen, places, base, vector_bytes)
@@ -70,7 +69,7 @@ def _row(t, s, requests, kept, needs_lsb, base, vector_bytes):  # type: ignore[n
                 weigh(t, s, i, chosen, i == 0, s[D.PV_CYCLES])
     s[D.KEY_TILE] += 1
     s[D.VALUE_TILE] += 1
-    return last, again
+    return probable if s[D.HAS_LSB] else probable[vectors - 1 :]
 
 
 @njit(cache=True)
@@ -89,7 +88,7 @@ def _tile_keys(t, s, requests, q, count, kept, base, vector_bytes):  # type: ign
                 wait(t, s, s[D.FETCHED_QUERY])
             if low == 0:
                 wait_room(t, s, D.CONSUMER_OF, s[D.FIRST_QUERY] + i - s[D.SCORE_ROOM] // s[D.KEYS])
-            multiply(t, s, D.KEY_DONE, D.BLOCK_DONE, cycles)
+            multiply(t, s, cycles)
         s[D.KEY_TILE] += 1
     return first
 
@@ -116,8 +115,8 @@ def _tile_values(t, s, requests, q, chosen, after, places, base, vector_bytes): 
 
 @njit(cache=True)
 def _tiled_row(t, s, requests, block, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
-    """One pass of one head whose K or V does not fit a buffer, block by block; returns its last softmax."""
-    group, selects, last = s[D.GROUP], s[D.VALUES] < s[D.KEYS], D.NONE
+    """One pass of one head whose K or V does not fit a buffer, block by block; returns its last softmax [1]."""
+    group, selects, last = s[D.GROUP], s[D.VALUES] < s[D.KEYS], np.empty(1, np.int64)
     vectors, probable = s[D.QUERIES] * group, np.empty(block, np.int64)
     places, after = kept, s[D.GATE]
     for q in range(0, vectors, block):
@@ -125,7 +124,7 @@ def _tiled_row(t, s, requests, block, kept, base, vector_bytes):  # type: ignore
         fetch_queries(t, s, requests, q, count, kept, base, vector_bytes)
         scored = _tile_keys(t, s, requests, q, count, kept, base, vector_bytes)
         for i in range(count):
-            last = probable[i] = softmax(t, s, q + i, scored + i)
+            last[0] = probable[i] = softmax(t, s, q + i, scored + i)
         for i in range(0, count if selects else 0, group):
             probable[i : i + group] = local_topk(t, s, (q + i) // group, probable[i : i + group])
         if selects and s[D.QUERIES] == 1:
@@ -145,14 +144,14 @@ def _wait_others(t, s, pipes, mine, column):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _finish_row(t, s, requests, pipes, mine, last, again, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
+def _finish_row(t, s, requests, pipes, mine, probable, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
     """Count the row, write its output, gather its importance."""
     _count_row(s)
     s[D.FIRST_QUERY] += s[D.QUERIES] * s[D.GROUP]
     s[D.WEIGHED] = t[s[D.VALUE_DONE] + s[D.VALUE_TILE] - 1]
     if s[D.WRITE_OUTPUT]:
         write_output(t, s, requests, s[D.WEIGHED], kept, base, vector_bytes)
-    s[D.GATHERED] = gather(t, s, last, again)
+    s[D.GATHERED] = gather(t, s, probable)
     if len(pipes) > 1:
         pipes[mine] = s[D.SOFTMAX_OF : D.QK_MULTIPLIERS]
 
@@ -190,13 +189,12 @@ def write_rows(  # type: ignore[no-untyped-def]
             mine = (r - first) % len(pipes)
             s[D.SOFTMAX_OF : D.QK_MULTIPLIERS] = pipes[mine]
         begin_row(t, s, r, queries[r], keys[r], values[r])
-        again = D.NONE
         if block[r] > 0:
-            last = _tiled_row(t, s, requests, block[r], kept, base[r], vector_bytes)
+            probable = _tiled_row(t, s, requests, block[r], kept, base[r], vector_bytes)
         else:
-            last, again = _row(t, s, requests, kept, needs_lsb[flags:], base[r], vector_bytes)
+            probable = _row(t, s, requests, kept, needs_lsb[flags:], base[r], vector_bytes)
         flags += queries[r] * s[D.GROUP]
-        _finish_row(t, s, requests, pipes, mine, last, again, kept, base[r], vector_bytes)
+        _finish_row(t, s, requests, pipes, mine, probable, kept, base[r], vector_bytes)
         tokens, heads = _cascade(
             t, s, pipes, mine, token_candidates[r], token_topk_of[r], scores[score_ptr[r] : score_ptr[r + 1]],
             head_candidates[r], head_topk_of[r],

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 import dataflow.spatten.draft as D
-from dataflow.spatten.draft import add_task, transfer, wait, wait_room
+from dataflow.spatten.draft import add_task, transfer, wait, wait_left, wait_read, wait_room
 from dataflow.spatten.topk import filter_cycles, next_random, select_by_rank, select_by_value
 
 
@@ -50,9 +50,9 @@ def begin_row(t, s, r, nq, nk, nv):  # type: ignore[no-untyped-def]
 def fetch_keys(t, s, requests, places, base, vector_bytes):  # type: ignore[no-untyped-def]
     """Fetch K of a row, or a tile of it, into the next part of its multiple buffer."""
     wait(t, s, s[D.GATE])
-    wait_room(t, s, D.KEY_DONE, s[D.KEY_TILE] - s[D.KEY_BUFFERS])
-    wait_room(t, s, D.KEY_AGAIN, s[D.KEY_TILE] - s[D.KEY_BUFFERS])
+    wait_read(t, s, D.KEY_FIRST, D.KEY_DONE, s[D.KEY_TILE] - s[D.KEY_BUFFERS])
     s[D.FETCHED_KEY] = transfer(t, s, requests, D.KEY, base, vector_bytes, places)
+    t[s[D.KEY_FIRST] + s[D.KEY_TILE]] = s[D.FETCHED_KEY]
     s[D.COUNTERS + D.K_WRITE] += len(places)
 
 
@@ -79,22 +79,19 @@ def _query_places(s, kept, q, count):  # type: ignore[no-untyped-def]
 def fetch_queries(t, s, requests, q, count, kept, base, vector_bytes):  # type: ignore[no-untyped-def]
     """Fetch a block of Q vectors from the q-th on into the registers that the oldest block has left."""
     wait(t, s, s[D.GATE])
-    wait_room(t, s, D.BLOCK_DONE, s[D.BLOCK] - s[D.QUERY_BLOCKS])
-    wait_room(t, s, D.BLOCK_AGAIN, s[D.BLOCK] - s[D.QUERY_BLOCKS])
+    wait_read(t, s, D.BLOCK_FIRST, D.BLOCK_DONE, s[D.BLOCK] - s[D.QUERY_BLOCKS])
     places = _query_places(s, kept, q, count)
     s[D.FETCHED_QUERY] = transfer(t, s, requests, D.QUERY, base, vector_bytes, places)
+    t[s[D.BLOCK_FIRST] + s[D.BLOCK]] = s[D.FETCHED_QUERY]
     s[D.BLOCK] += 1
 
 
 @njit(cache=True)
-def multiply(t, s, of_row, of_block, cycles):  # type: ignore[no-untyped-def]
-    """Q x K of one query; returns its task, which is now the last of its pass that reads K and the block of Q.
-
-    of_row, of_block   tables of those last tasks: the first pass and the one with all bits overtake each other
-    """
+def multiply(t, s, cycles):  # type: ignore[no-untyped-def]
+    """Q x K of one query; returns its task, which is now the last by index that reads K and the block of Q."""
     scored = add_task(t, s, D.QUERY_KEY, cycles)
-    t[s[of_row] + s[D.KEY_TILE]] = scored
-    t[s[of_block] + s[D.BLOCK] - 1] = scored
+    t[s[D.KEY_DONE] + s[D.KEY_TILE]] = scored
+    t[s[D.BLOCK_DONE] + s[D.BLOCK] - 1] = scored
     return scored
 
 
@@ -107,7 +104,7 @@ def score(t, s, q, first_of_block):  # type: ignore[no-untyped-def]
     if s[D.HAS_LSB] or first_of_block:
         wait(t, s, s[D.FETCHED_QUERY])
     wait_room(t, s, D.SOFTMAX_OF, g - s[D.QK_ROOM])
-    scored = multiply(t, s, D.KEY_DONE, D.BLOCK_DONE, s[D.QK_CYCLES])
+    scored = multiply(t, s, s[D.QK_CYCLES])
     return softmax(t, s, q, scored)
 
 
@@ -132,7 +129,7 @@ def score_again(t, s, requests, probable, kept, base, vector_bytes):  # type: ig
         s[D.COUNTERS + D.K_WRITE] += s[D.KEYS]
     wait(t, s, probable)
     wait(t, s, s[D.FETCHED_LSB])
-    scored = multiply(t, s, D.KEY_AGAIN, D.BLOCK_AGAIN, s[D.QK_CYCLES])
+    scored = multiply(t, s, s[D.QK_CYCLES])
     wait(t, s, scored)
     s[D.COUNTERS + D.RECOMPUTED] += 1
     s[D.COUNTERS + D.MACS_QK] += s[D.KEYS] * s[D.HEAD_SIZE]
@@ -160,14 +157,19 @@ def local_topk(t, s, token, probable):  # type: ignore[no-untyped-def]
     """Local value pruning for one query token (section III-C); values are not recorded, ranks are drawn.
 
     probable   softmax tasks of the token's group [group]: the probabilities are summed over it as they come
+
+    Behind a refetch queries keep their order (the released RTL): the two engines do, an arbitrated one is told.
     """
     n, group = s[D.KEYS], s[D.GROUP]
     found = select_by_rank(n, s[D.VALUES], s[D.COMPARATORS], s[D.OVERHEAD], _seed(s[D.SEED], s[D.ROW], token))
     for i in range(group - 1):
         wait(t, s, probable[i])
+    if s[D.HAS_LSB] and s[D.SHARED_ENGINE]:
+        wait_left(t, s, s[D.CHOSEN])
     selected, chosen = _select(t, s, D.VALUE_TOPK, probable[group - 1], n, found)
     for i in range(group):
         t[s[D.CONSUMER_OF] + s[D.FIRST_QUERY] + token * group + i] = selected
+    s[D.CHOSEN] = selected
     return chosen
 
 
@@ -191,14 +193,15 @@ def write_output(t, s, requests, after, kept, base, vector_bytes):  # type: igno
 
 
 @njit(cache=True)
-def gather(t, s, last, again):  # type: ignore[no-untyped-def]
+def gather(t, s, probable):  # type: ignore[no-untyped-def]
     """The importance of a row's tokens, complete; returns the task.
 
-    Each softmax lane has its accumulator: only the last row of probabilities adds time. Later queries overtake those
-    that wait for their LSBs.
+    probable   the softmax tasks that may be the last: of all queries where they overtake each other [.]
+
+    Each softmax lane has its accumulator: only the last row of probabilities adds time.
     """
-    wait(t, s, last)
-    wait(t, s, again)
+    for task in probable:
+        wait(t, s, task)
     return add_task(t, s, D.ACCUMULATE, s[D.SOFTMAX_CYCLES])
 
 

@@ -157,7 +157,6 @@ def test_with_refetch_the_makespan_agrees_within_two_per_cent(first: int) -> Non
     assert sum(deviation == 0 for deviation in deviations) >= 5
 
 
-@pytest.mark.xfail(reason="finding 1: K is given up when the last query by index is through, not the last in time")
 def test_k_stays_until_the_last_query_is_through() -> None:
     heads = work(
         [(0, 0, h, 4, 4, 4, 4) for h in (0, 1)], key_lsb_bits=4, needs_lsb=np.array([1, 0, 0, 0] * 2, np.uint8)
@@ -167,14 +166,12 @@ def test_k_stays_until_the_last_query_is_through() -> None:
     assert second_key in made.plan()[1]["fetcher"]
 
 
-@pytest.mark.xfail(reason="finding 2: importance is taken as gathered with the last flagged query by index")
 def test_importance_waits_for_the_last_recomputed_row() -> None:
     row = work([(0, 0, 0, 5, 5, 5, 4)], key_lsb_bits=4, needs_lsb=np.array([0, 1, 0, 1, 1], np.uint8))
     planned = World(machine(topk__engines=1, softmax__fifo_depth=8), IDEAL, row).plan()[1]
     assert planned["accumulator"][0][0] >= max(finish for _, _, finish in planned["softmax"])
 
 
-@pytest.mark.xfail(reason="finding 3: one top-k engine serves queries that overtake, two keep the order")
 def test_one_top_k_engine_is_not_faster_than_two() -> None:
     cycles = [World(machine(topk__engines=n), IDEAL, flagged_prompt()).plan()[0] for n in (1, 2)]
     assert cycles[0] >= cycles[1]
