@@ -47,7 +47,7 @@ def attention_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
     A benchmark and a decoding step have a policy of their own, used for None.
     """
     if trace.made["kind"] == "benchmark":
-        from workloads.benchmark import work
+        from workloads.benchmarks import work
 
         return work.attention_work(trace, policy)
     if trace.made["kind"] == "decode":

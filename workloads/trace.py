@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 FORMAT = 1
 SUFFIX = ".trace.zip"
 DATA = Path(__file__).parent / "data"
-BENCHMARKS = Path(__file__).parent / "benchmarks"
+BENCHMARKS = Path(__file__).parent / "benchmarks" / "specs"
 TEXT_COLUMNS = ("kind", "part", "format")
 COLUMNS = (
     *("kind", "part", "sequence", "step", "layer", "flops"),
@@ -196,7 +196,7 @@ def workload_names() -> list[str]:
 
 
 def benchmark_names() -> list[str]:
-    """Names of the shipped benchmarks (`workloads/benchmark`)."""
+    """Names of the shipped benchmarks (`workloads/benchmarks`)."""
     return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
 
 
@@ -237,7 +237,7 @@ def _load(path: Path, modified: int, size: int) -> Trace:
 
         return read_released(path)
     if path.suffix in (".yaml", ".yml"):
-        from workloads.benchmark import benchmark_trace
+        from workloads.benchmarks import benchmark_trace
 
         return benchmark_trace(path)
     return read_trace(path)

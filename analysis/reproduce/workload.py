@@ -5,8 +5,8 @@ from typing import Any
 
 from analysis.reproduce.points import Point, Values
 from workloads.attention import AttentionWork
-from workloads.benchmark.file import read_benchmark, stated_trace
-from workloads.benchmark.work import attention_work, sampled_work
+from workloads.benchmarks.file import read_benchmark, stated_trace
+from workloads.benchmarks.work import attention_work, sampled_work
 from workloads.policy import Policy
 from workloads.trace import BENCHMARKS, Trace
 

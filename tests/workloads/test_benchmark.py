@@ -9,7 +9,7 @@ import pytest
 from accel.fault import Faults
 from accel.machine import load_machine
 from dataflow.simulate import simulate
-from workloads.benchmark import length_ranges, read_benchmark, sampled_work
+from workloads.benchmarks import length_ranges, read_benchmark, sampled_work
 from workloads.policy import Policy
 from workloads.replay import attention_work
 from workloads.schedule import keep_shares
