@@ -19,7 +19,7 @@ from workloads.trace import workload_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sim", "accel", "dataflow", "workloads", "gpu_kernels", "analysis")
-DATA = ("*.yaml", "*.zip", "*.j2", "*.csv", "*.json", "*.cu", "*.cuh")
+DATA = ("*.yaml", "*.zip", "*.j2", "*.csv", "*.json", "*.cu", "*.cuh", "*.v", "*.xz", "*.safetensors")
 # Run in a folder with nothing in it, on an unpacked wheel, where torch cannot be imported.
 INSTALLED = """
 import json, sys

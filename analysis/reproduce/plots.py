@@ -26,6 +26,10 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _legend_above(axes: Any) -> None:
+    axes.legend(frameon=False, ncol=len(SERIES), loc="lower center", bbox_to_anchor=(0.5, 1))
+
+
 def _bars(axes: Any, rows: Rows, names: Sequence[str], labels: Sequence[str]) -> None:
     """Three bars a row: paper, and ours under both DRAM configurations."""
     places = np.arange(len(names))
@@ -33,7 +37,7 @@ def _bars(axes: Any, rows: Rows, names: Sequence[str], labels: Sequence[str]) ->
         heights = [rows[name][key] or np.nan for name in names]
         axes.bar(places + 0.27 * (number - 1), heights, 0.27, label=label, color=colour)
     axes.set_xticks(places, labels, rotation=90 if len(names) > 8 else 0)
-    axes.legend(frameon=False)
+    _legend_above(axes)
 
 
 def per_task(rows: Rows, what: str = "speedup", device: str = "titan_xp") -> Any:
@@ -74,7 +78,7 @@ def gains(rows: Rows) -> Any:
     axes.set_yscale("log")
     axes.set_ylabel("speedup over titan_xp")
     axes.tick_params(axis="x", rotation=20)
-    axes.legend(frameon=False)
+    _legend_above(axes)
     return figure
 
 
