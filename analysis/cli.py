@@ -33,13 +33,13 @@ app.add_typer(traces.app, name="trace")
 app.add_typer(machines.app, name="machine")
 app.add_typer(dram.app, name="dram")
 app.add_typer(fidelity.app, name="fidelity")
-Kind = Literal["sweep", "machine", "standard", "policy"]
+Kind = Literal["sweep", "machine", "standard", "benchmark", "policy"]
 
 
 @app.command()
 @guarded
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Sweeps, machines, DRAM standards, traces.")],
+    files: Annotated[list[Path], typer.Argument(help="Sweeps, machines, DRAM standards, benchmarks, traces.")],
     as_json: Json = False,
 ) -> None:
     """Check files and report every fault as file:line:column.
@@ -101,6 +101,10 @@ def _schema(kind: Kind) -> dict[str, Any]:
         from analysis.sweep import SweepFile
 
         return SweepFile.model_json_schema()
+    if kind == "benchmark":
+        from workloads.benchmarks.file import Benchmark
+
+        return Benchmark.model_json_schema()
     if kind == "policy":
         from workloads.policy import Policy
 

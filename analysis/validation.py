@@ -53,8 +53,9 @@ def kind_of(document: Document) -> str:
     from accel.machine import Machine
     from accel.memory import Standard
     from analysis.sweep import SweepFile
+    from workloads.benchmarks.file import Benchmark
 
-    keys = {"sweep": _keys(SweepFile), "standard": _keys(Standard)}
+    keys = {"sweep": _keys(SweepFile), "standard": _keys(Standard), "benchmark": _keys(Benchmark)}
     keys["machine"] = set().union(*map(_keys, get_args(Machine)))
     return max(keys, key=lambda kind: len(keys[kind] & set(document.data)))
 
@@ -83,10 +84,22 @@ def _standard(document: Document) -> str:
     return check(document, Standard).name
 
 
+def _benchmark(document: Document) -> str:
+    from workloads.benchmarks.file import read_benchmark
+
+    benchmark = read_benchmark(document.file)
+    return f"{benchmark.name}, {benchmark.kind}"
+
+
 def _trace(path: Path) -> str:
     from workloads.trace import load_workload
 
     return load_workload(path).name
 
 
-_CHECKS: dict[str, Callable[[Document], str]] = {"sweep": _sweep, "machine": _machine, "standard": _standard}
+_CHECKS: dict[str, Callable[[Document], str]] = {
+    "sweep": _sweep,
+    "machine": _machine,
+    "standard": _standard,
+    "benchmark": _benchmark,
+}

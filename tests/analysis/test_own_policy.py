@@ -4,8 +4,9 @@ from pathlib import Path
 
 from analysis.api import policy_for
 from analysis.evaluate import Bench, resolve_point
+from analysis.validation import validate_file
 from workloads.policy import Policy
-from workloads.trace import load_workload
+from workloads.trace import BENCHMARKS, load_workload
 
 NAME = "gpt2_small_wikitext2"
 
@@ -28,3 +29,13 @@ def test_a_sweep_changes_it_too_even_to_a_default() -> None:
 
 def test_other_workloads_have_none() -> None:
     assert policy_for({"kind": "dense"}, {"token_keep": 0.5}) == Policy(token_keep=0.5)
+
+
+def test_a_benchmark_file_is_known_for_what_it_is(tmp_path: Path) -> None:
+    text = (BENCHMARKS / f"{NAME}.yaml").read_text("utf-8")
+    assert validate_file(BENCHMARKS / f"{NAME}.yaml").kind == "benchmark"
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(text.replace("steps: 32", "stps: 32"), "utf-8")
+    report = validate_file(bad)
+    assert report.kind == "benchmark"
+    assert "did you mean 'steps'" in str(report)
