@@ -102,9 +102,10 @@ def _schema(kind: Kind) -> dict[str, Any]:
 
         return SweepFile.model_json_schema()
     if kind == "benchmark":
+        from accel.schema import with_assumed_numbers
         from workloads.benchmarks.file import Benchmark
 
-        return Benchmark.model_json_schema()
+        return with_assumed_numbers([Benchmark])
     if kind == "policy":
         from workloads.policy import Policy
 
