@@ -66,7 +66,7 @@ def export_minilm(
     """
     import torch
 
-    with _one_thread():
+    with one_thread():
         bert, tokenizer, origin = load_encoder(model)
         texts = load_texts()
         ids = [np.array(tokenizer(text["text"])["input_ids"]) for text in texts]
@@ -99,8 +99,8 @@ def _silent(done: int, total: int) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread, so that sums are taken in one order."""
+def one_thread() -> Iterator[None]:
+    """One thread: sums are taken in one order, and small tensors gain nothing from more on a busy machine."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,8 +1,7 @@
 """`tilewright fidelity`: what pruning and few bits do to a model's answers."""
 
 import csv
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,8 +26,9 @@ def minilm(policies: Policies = None, out: Out = None, as_json: Json = False) ->
     tilewright fidelity minilm --policy token_keep=0.5 --policy value_keep=0.3
     """
     from workloads.fidelity import minilm_fidelity
+    from workloads.minilm import one_thread
 
-    with _one_thread():
+    with one_thread():
         rows = minilm_fidelity(_policies(policies), _progress)
     _put("MiniLM: embeddings against the dense ones (cosine with its 95 % interval over texts)", rows, out, as_json)
 
@@ -57,9 +57,10 @@ def decoder(
     """
     from workloads.decoder import heldout_text, load_decoder
     from workloads.fidelity import Windows, decoder_fidelity
+    from workloads.minilm import one_thread
 
     chosen = _policies(policies)
-    with _one_thread():
+    with one_thread():
         pieces = Windows(windows, prompt, generate)
         model = load_decoder(weights).to(_checked(device))
         rows = decoder_fidelity(model, heldout_text(), chosen, pieces, fine_tune, _progress)
@@ -85,19 +86,6 @@ def _checked(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: torch must have it, got {device!r}: {str(error).splitlines()[0]}") from None
     return device
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, and lose much on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _progress(name: str) -> None:
