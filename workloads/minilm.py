@@ -168,7 +168,7 @@ def _made(bert: Any, sources: list[str]) -> dict[str, Any]:
         "sources": sources,
         "computed": "float64, batch 1, eager attention, no quantization",
         "rounding": "float16 and float32: nearest even; row_max: nearest even of 255 x probability",
-        "policies": {name: policy.model_dump(mode="json") for name, policy in POLICIES.items()},
+        "policies": {name: policy.model_dump(mode="json", exclude_unset=True) for name, policy in POLICIES.items()},
     }
 
 
