@@ -29,6 +29,7 @@ ALL = BERT + GPT2
 FAMILIES = {"bert": BERT, "gpt2": GPT2}
 DEVICES = ("titan_xp", "xeon_e5_2640v4", "jetson_nano", "raspberry_pi4")
 DENSE = (("dense", True),)
+RIVALS = ("a3", "mnnfast")
 Rows = dict[str, float]
 
 
@@ -44,8 +45,8 @@ class Configuration:
         return self.runs(Point(machine, benchmark, settings + self.memory, policy))
 
     def other(self, machine: str, benchmark: str, parts: tuple[str, ...] = ("attention",)) -> Outcome:
-        """One benchmark on a machine of another kind, dense."""
-        return self.runs(Point(machine, benchmark, policy=DENSE, parts=parts))
+        """One benchmark on a machine of another kind, dense; rival accelerators get the same DRAM configuration."""
+        return self.runs(Point(machine, benchmark, self.memory if machine in RIVALS else (), DENSE, parts=parts))
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -63,16 +64,16 @@ def rank_correlation(ours: Iterable[float], theirs: Iterable[float]) -> float:
     return float(np.corrcoef(ranks["ours"], ranks["theirs"])[0, 1])
 
 
-def spatten_machine() -> SpattenMachine:
-    """The shipped machine."""
-    machine = load_machine("spatten")
+def spatten_machine(memory: Values = ()) -> SpattenMachine:
+    """The shipped machine, with another DRAM configuration if one is given."""
+    machine = load_machine("spatten", dict(memory))
     assert isinstance(machine, SpattenMachine)
     return machine
 
 
-def hardware_rows() -> Rows:
+def hardware_rows(memory_settings: Values = ()) -> Rows:
     """Table I and Fig. 18: what the machine file comes to, without a simulation."""
-    machine = spatten_machine()
+    machine = spatten_machine(memory_settings)
     units, memory = machine.units, machine.memory
     lanes = units.query_key.multipliers + units.prob_value.multipliers
     return {
@@ -140,14 +141,21 @@ def _bits_cut(one: Outcome) -> float:
 
 def table_4(on: Configuration) -> Rows:
     """GPT-2-Medium without head pruning: attention, and FC on SpAtten-e2e."""
-    attention = [on.spatten(name, (("head_keep", 1.0),)) for name in MEDIUM]
     whole = [_e2e(on, name, 8) for name in MEDIUM]
     clock_hz = 1e9
     return {
-        "table4.attention_ms": 1e3 * fmean(one.latency_s for one in attention),
-        "table4.attention_gflop": fmean(one.executed for one in attention) / 1e9,
+        **attention_of_table_4(on),
         "table4.fc_ms": 1e3 * fmean(one.counts["fc_cycles"] for one in whole) / clock_hz,
         "table4.fc_gflop": fmean(2 * one.counts["fc_multiply_adds"] for one in whole) / 1e9,
+    }
+
+
+def attention_of_table_4(on: Configuration) -> Rows:
+    """The attention alone."""
+    attention = [on.spatten(name, (("head_keep", 1.0),)) for name in MEDIUM]
+    return {
+        "table4.attention_ms": 1e3 * fmean(one.latency_s for one in attention),
+        "table4.attention_gflop": fmean(one.executed for one in attention) / 1e9,
     }
 
 
@@ -214,7 +222,7 @@ def figure_19(on: Configuration) -> Rows:
 def table_3(on: Configuration) -> Rows:
     """SpAtten-1/8 beside A3 and MNNFast: effective work as the paper counts, and executed work."""
     eighth = [on.spatten(name, (), (), "spatten_eighth") for name in ALL]
-    a3, mnnfast = ([on.other(machine, name) for name in ALL] for machine in ("a3", "mnnfast"))
+    a3, mnnfast = ([on.other(machine, name) for name in ALL] for machine in RIVALS)
 
     def mean(outcomes: Iterable[Outcome], work: str, cost: str) -> float:
         return geometric_mean(getattr(one, work) / getattr(one, cost) / 1e9 for one in outcomes)
@@ -242,11 +250,16 @@ def released_workloads(on: Configuration) -> Rows:
     """The two released workloads, by the benchmarks that follow their schedules."""
     small, medium = on.spatten(SMALL[0]), on.spatten(MEDIUM[0])
     return {
-        "released.medium_ms": 1e3 * medium.latency_s,
-        "released.small_low_ms": 1e3 * small.latency_s,
+        **released_times(on),
         **_cuts("small", small, on.spatten(SMALL[0], DENSE)),
         **_cuts("medium", medium, on.spatten(MEDIUM[0], DENSE)),
     }
+
+
+def released_times(on: Configuration) -> Rows:
+    """Their latencies."""
+    pairs = (("medium_ms", MEDIUM[0]), ("small_low_ms", SMALL[0]))
+    return {f"released.{row}": 1e3 * on.spatten(name).latency_s for row, name in pairs}
 
 
 def _cuts(name: str, ours: Outcome, dense: Outcome) -> Rows:

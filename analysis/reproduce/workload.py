@@ -103,12 +103,12 @@ def _one_dense(work: AttentionWork) -> int:
 
 
 def released_memory() -> Values:
-    """The DRAM configuration of `spatten_as_released` as settings for any SpAtten-type machine; channels stay."""
+    """The DRAM configuration of `spatten_as_released` as settings for any planned machine; channels and lanes stay."""
     from accel.machine import load_machine
 
     memory = load_machine("spatten_as_released").memory.model_dump(exclude_unset=True)  # type: ignore[union-attr]
     controller = memory.pop("controller")
-    kept = {name: value for name, value in memory.items() if name not in ("channels", "compare_with")}
+    kept = {name: value for name, value in memory.items() if name not in ("channels", "request_lanes", "compare_with")}
     flat = {f"memory.{name}": value for name, value in kept.items()}
     flat |= {f"memory.controller.{name}": value for name, value in controller.items()}
     return tuple((name, _plain(value)) for name, value in flat.items() if value is not None)
