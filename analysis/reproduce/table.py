@@ -85,7 +85,7 @@ def reproduce_spatten(
     def everything(runs: Runs) -> dict[str, Rows]:
         return {name: simulated_rows(Configuration(runs, memory), published) for name, memory in memories.items()}
 
-    machines = [variant for name in (BEST, *EAGER) for variant in machine_variants(name)]
+    machines = {(v.name, v.end): v for name in (BEST, *EAGER) for v in machine_variants(name)}.values()
     variants = [UNCHANGED, *machines, *workload_variants()] if with_intervals else []
 
     def moved(runs: Runs) -> dict[Variant, Rows]:
