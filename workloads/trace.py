@@ -1,18 +1,6 @@
-"""`Trace`: what a model computed, in one sealed file. No torch here.
+"""`Trace`: what a model computed, in one sealed file (`workloads/trace_file.py`). No torch here."""
 
-A trace file is a zip with fixed order and timestamps: `trace.json` (format version, model, how it was
-made, SHA-256 of each member), `operators/<column>.npy` and `facts/<name>.npy`.  Members are packed with
-bzip2, whose output, unlike deflate's, is the same in every library in use.  The zip comment, the last 64
-bytes, is the SHA-256 of all bytes before it: any alteration is noticed.
-"""
-
-import hashlib
-import io
 import json
-import lzma
-import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -20,20 +8,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
-SUFFIX = ".trace.zip"
 DATA = Path(__file__).parent / "data"
 BENCHMARKS = Path(__file__).parent / "benchmarks" / "specs"
-TEXT_COLUMNS = ("kind", "part", "format")
+SUFFIX = ".trace.zip"
+SHELVES = ("", "exported", "values")  # folders under data
+Columns = Mapping[str, NDArray[Any]]
 COLUMNS = (
     *("kind", "part", "sequence", "step", "layer", "flops"),
     *("read_bytes", "write_bytes", "repeat", "format", "launches"),
 )
-_SEAL = 64  # hexadecimal digits of SHA-256
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
+EXPORTED = ("op", "module", "flops_unmasked", "batch", "m", "n", "k")  # with these an operator says where it is from
+OPERANDS = ("operator", "output", "producer", "weight", "format", "shape", "strides", "bytes")
+WEIGHTS = ("name", "kind", "format", "shape", "elements", "bytes")
+TEXT_COLUMNS = ("kind", "part", "format", "op", "module", "shape", "strides", "name")
+TABLES = {"operators": (*COLUMNS, *EXPORTED), "operands": OPERANDS, "weights": WEIGHTS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,157 +32,51 @@ class Trace:
 
     model      name, layers, heads, head_size, hidden, ... of the model
     made       how the trace came about: `kind` ("dense": replay under any policy; "recorded": the pruning is
-               part of the trace; "benchmark": stated numbers, no run), source, versions, in-loop policies,
-               rounding rules
+               part of the trace; "benchmark": stated numbers, no run; "exported": operators that PyTorch
+               dispatched, `workloads/export`; "values": statistics of a real run, `workloads/values`), source,
+               versions, in-loop policies, rounding rules
     operators  one entry per eager operator, all of one length: kind (linear, bmm, softmax, copy, add, mul,
-               gelu, layernorm, view, ...), part ("attention", "fc", "other"), sequence, step, layer, flops,
-               read_bytes, write_bytes, repeat (int64), format ("float32"), launches (1: a device kernel is
-               launched; 0: a view, host work only). layer is -1 outside the layers. Empty: not recorded
+               gelu, layernorm, view, ...), part ("attention", "linear_attention", "fc", "other"), sequence, step,
+               layer, flops, read_bytes, write_bytes, repeat (int64), format ("float32"), launches (1: a device
+               kernel is launched; 0: a view, host work only). layer is -1 outside the layers. Exported ones
+               have the columns `EXPORTED` too, see `workloads/export/operators.py`. Empty: not recorded
     facts      arrays by name; `workloads/replay.py` and `workloads/released.py` say which
+    operands   columns `OPERANDS`, one entry per tensor of an operator, inputs first: operator (row), output
+               (0, 1), producer (row of the operator that last wrote it; -1: input, constant, weight), weight
+               (row of `weights`; -1), format, shape and strides ("1x4096x3072"), bytes touched
+    weights    columns `WEIGHTS`, every parameter and buffer once, whether used or not
     """
 
     name: str
     model: Mapping[str, Any]
     made: Mapping[str, Any]
-    operators: Mapping[str, NDArray[Any]]
-    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    operators: Columns
+    facts: Columns = field(default_factory=dict)
+    operands: Columns = field(default_factory=dict)
+    weights: Columns = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.operators:
-            _check_operators(self.name, self.operators)
+        allowed = {"operators": (COLUMNS, TABLES["operators"]), "operands": (OPERANDS,), "weights": (WEIGHTS,)}
+        for table, layouts in allowed.items():
+            if getattr(self, table):
+                _check_table(f"{self.name}: {table}", getattr(self, table), layouts)
 
 
-def _check_operators(name: str, operators: Mapping[str, NDArray[Any]]) -> None:
-    if set(operators) != set(COLUMNS):
-        raise ValueError(f"{name}: operators: columns must be {sorted(COLUMNS)}, got {sorted(operators)}")
-    lengths = {column: len(values) for column, values in operators.items()}
+def _check_table(where: str, columns: Columns, layouts: tuple[tuple[str, ...], ...]) -> None:
+    if not any(set(columns) == set(layout) for layout in layouts):
+        expected = " or ".join(str(sorted(layout)) for layout in layouts)
+        raise ValueError(f"{where}: columns must be {expected}, got {sorted(columns)}")
+    lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"{name}: operators: columns must have one length, got {lengths}")
+        raise ValueError(f"{where}: columns must have one length, got {lengths}")
 
 
-def write_trace(trace: Trace, path: str | Path) -> None:
-    """Write the file under a temporary name, then rename it. The same trace gives the same bytes."""
-    path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(trace_bytes(trace))
-    scratch.replace(path)
+def workload_names(shelf: str = "") -> list[str]:
+    """Names of the shipped workloads: those that carry the facts that accelerators react to, or those of a shelf.
 
-
-def trace_bytes(trace: Trace) -> bytes:
-    """The bytes of the trace file."""
-    members = {name: _array_bytes(values) for name, values in _arrays(trace)}
-    head = {
-        "format": FORMAT,
-        "name": trace.name,
-        "model": dict(trace.model),
-        "made": dict(trace.made),
-        "sha256": {name: _digest(data) for name, data in members.items()},
-    }
-    text = json.dumps(head, indent=1, ensure_ascii=True).encode() + b"\n"
-    return _seal({"trace.json": text, **members})
-
-
-def _arrays(trace: Trace) -> Iterator[tuple[str, NDArray[Any]]]:
-    for column in COLUMNS if trace.operators else ():
-        dtype = None if column in TEXT_COLUMNS else np.int64
-        yield f"operators/{column}.npy", np.asarray(trace.operators[column], dtype)
-    for name in sorted(trace.facts):
-        yield f"facts/{name}.npy", np.asarray(trace.facts[name])
-
-
-def _array_bytes(values: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
-    np.lib.format.write_array(stream, little, version=(1, 0), allow_pickle=False)
-    return stream.getvalue()
-
-
-def _seal(members: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, data in members.items():
-            info = zipfile.ZipInfo(name, _EPOCH)
-            info.compress_type = zipfile.ZIP_BZIP2
-            info.create_system = 3  # the same bytes on every system
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, data, compresslevel=9)
-        archive.comment = b"0" * _SEAL
-    body = stream.getvalue()[:-_SEAL]
-    return body + _digest(body).encode()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def read_trace(path: str | Path) -> Trace:
-    """Read and check a trace file.
-
-    Raises FileNotFoundError, or ValueError (file, member, rule, value) for a truncated, altered or newer
-    trace.
+    shelf   "exported": operators of full-size models (`workloads/export`); "values": statistics of real runs
     """
-    path = Path(path)
-    data = path.read_bytes()
-    try:
-        return _unpack(data)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: must be a whole trace file, got {len(data)} bytes: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _unpack(data: bytes) -> Trace:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = archive.namelist()
-        head = _head(_member(archive, "trace.json"))
-        expected = ["trace.json", *head["sha256"]]
-        if names != expected:
-            raise ValueError(f"members must be {expected}, got {names}")
-        arrays = {name: _checked(archive, name, digest) for name, digest in head["sha256"].items()}
-    if data[-_SEAL:] != _digest(data[:-_SEAL]).encode():
-        raise ValueError("altered or truncated: the seal (SHA-256 of the file) must match its bytes")
-    folders: dict[str, dict[str, NDArray[Any]]] = {"operators": {}, "facts": {}}
-    for name, values in arrays.items():
-        folder, column = name.removesuffix(".npy").split("/")
-        folders[folder][column] = values
-    return Trace(head["name"], head["model"], head["made"], folders["operators"], folders["facts"])
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        return archive.read(name)
-    except KeyError:
-        raise ValueError(f"member {name} must be there; this is no trace file") from None
-    except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{name}: altered, cannot be unpacked: {error}") from error
-
-
-def _head(text: bytes) -> dict[str, Any]:
-    try:
-        head = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"trace.json: must be JSON: {error}") from error
-    version = head.get("format") if isinstance(head, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise ValueError(f"trace.json: format must be an integer >= 1, got {version!r}")
-    if version > FORMAT:
-        raise ValueError(f"trace.json: format must be <= {FORMAT}, got {version}: from a newer tilewright")
-    missing = {"name", "model", "made", "sha256"} - set(head)
-    if missing:
-        raise ValueError(f"trace.json: keys {sorted(missing)} must be there")
-    return head
-
-
-def _checked(archive: zipfile.ZipFile, name: str, digest: str) -> NDArray[Any]:
-    data = _member(archive, name)
-    if _digest(data) != digest:
-        raise ValueError(f"{name}: altered: SHA-256 must be {digest}, got {_digest(data)}")
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def workload_names() -> list[str]:
-    """Names of the shipped workloads."""
-    return sorted(path.name.removesuffix(SUFFIX) for path in DATA.glob(f"*{SUFFIX}"))
+    return sorted(path.name.removesuffix(SUFFIX) for path in (DATA / shelf).glob(f"*{SUFFIX}"))
 
 
 def benchmark_names() -> list[str]:
@@ -217,15 +101,17 @@ def load_workload(name_or_path: str | Path) -> Trace:
 
 
 def _find(name: str, others: str) -> Path:
-    if name in workload_names():
-        return DATA / f"{name}{SUFFIX}"
+    for shelf in SHELVES:
+        if name in workload_names(shelf):
+            return DATA / shelf / f"{name}{SUFFIX}"
     if name in benchmark_names():
         return BENCHMARKS / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
-    near = get_close_matches(name, [*workload_names(), *benchmark_names()], 1)
+    shipped = [name for shelf in SHELVES for name in workload_names(shelf)]
+    near = get_close_matches(name, [*shipped, *benchmark_names()], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    known = f"{', '.join(workload_names())}, one of the {len(benchmark_names())} benchmarks, {others}"
+    known = f"{', '.join(shipped)}, one of the {len(benchmark_names())} benchmarks, {others}"
     kinds = "a trace (.zip), .yaml or .csv file"
     raise ValueError(f"workload: must be one of {known}, or {kinds}, got {name!r}{hint}")
 
@@ -240,6 +126,8 @@ def _load(path: Path, modified: int, size: int) -> Trace:
         from workloads.benchmarks import benchmark_trace
 
         return benchmark_trace(path)
+    from workloads.trace_file import read_trace
+
     return read_trace(path)
 
 

@@ -13,7 +13,8 @@ from workloads.benchmarks import length_ranges, read_benchmark, sampled_work
 from workloads.policy import Policy
 from workloads.replay import attention_work
 from workloads.schedule import keep_shares
-from workloads.trace import BENCHMARKS, benchmark_names, load_workload, read_trace, workload_names, write_trace
+from workloads.trace import BENCHMARKS, benchmark_names, load_workload, workload_names
+from workloads.trace_file import read_trace, write_trace
 
 NAMES = benchmark_names()
 BERT = [name for name in NAMES if name.startswith("bert")]

@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 
 from workloads import trace as trace_module
-from workloads.trace import (
-    COLUMNS,
-    TEXT_COLUMNS,
-    Trace,
-    describe,
-    load_workload,
-    read_trace,
-    trace_bytes,
-    workload_names,
-    write_trace,
-)
+from workloads import trace_file
+from workloads.trace import COLUMNS, SHELVES, TABLES, TEXT_COLUMNS, Trace, describe, load_workload, workload_names
+from workloads.trace_file import read_trace, trace_bytes, write_trace
 
 
 @pytest.fixture
 def small() -> Trace:
-    operators = {
-        name: np.array(["bmm", "view"]) if name in TEXT_COLUMNS else np.array([3, 4]) for name in COLUMNS
-    }
+    operators = {name: np.array(["bmm", "view"]) if name in TEXT_COLUMNS else np.array([3, 4]) for name in COLUMNS}
     facts = {"b.half": np.array([[0.5, 1.25]], np.float16), "a": np.arange(5, dtype=np.uint16)}
     return Trace("small", {"layers": 2}, {"kind": "dense"}, operators, facts)
+
+
+@pytest.fixture
+def whole(small) -> Trace:
+    """A trace with every table."""
+    tables = {
+        table: {name: np.array(["linear", "1x2"]) if name in TEXT_COLUMNS else np.array([3, 4]) for name in columns}
+        for table, columns in TABLES.items()
+    }
+    return Trace("whole", {}, {"kind": "exported"}, **tables)
 
 
 def test_a_trace_comes_back_as_it_was_and_gives_the_same_bytes(small, tmp_path):
@@ -41,6 +41,24 @@ def test_a_trace_comes_back_as_it_was_and_gives_the_same_bytes(small, tmp_path):
             np.testing.assert_array_equal(other[name], values)
     assert trace_bytes(back) == path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_table_comes_back(whole, tmp_path):
+    path = tmp_path / "whole.trace.zip"
+    write_trace(whole, path)
+    back = read_trace(path)
+    for table, columns in TABLES.items():
+        assert set(getattr(back, table)) == set(columns)
+        for name in columns:
+            np.testing.assert_array_equal(getattr(back, table)[name], getattr(whole, table)[name])
+    assert trace_bytes(back) == path.read_bytes()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_without_a_column_is_refused(whole, table):
+    columns = dict(list(getattr(whole, table).items())[1:])
+    with pytest.raises(ValueError, match=f"whole: {table}: columns must be"):
+        Trace("whole", {}, {}, **{**{name: getattr(whole, name) for name in TABLES}, table: columns})
 
 
 def test_bytes_depend_neither_on_time_nor_on_the_order_of_facts(small, monkeypatch):
@@ -82,8 +100,8 @@ def _rewrite(data_path, member, change):
 def test_a_newer_format_is_named(small, tmp_path):
     path = tmp_path / "x.trace.zip"
     write_trace(small, path)
-    _rewrite(path, "trace.json", lambda text: json.dumps({**json.loads(text), "format": 2}).encode())
-    with pytest.raises(ValueError, match=r"x.trace.zip: trace.json: format must be <= 1, got 2"):
+    _rewrite(path, "trace.json", lambda text: json.dumps({**json.loads(text), "format": 3}).encode())
+    with pytest.raises(ValueError, match=r"x.trace.zip: trace.json: format must be <= 2, got 3"):
         read_trace(path)
 
 
@@ -114,7 +132,7 @@ def test_a_writer_that_fails_leaves_the_old_file(small, tmp_path, monkeypatch):
     path = tmp_path / "x.trace.zip"
     write_trace(small, path)
     before = path.read_bytes()
-    monkeypatch.setattr(trace_module, "trace_bytes", lambda trace: 1 / 0)
+    monkeypatch.setattr(trace_file, "trace_bytes", lambda trace: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_trace(small, path)
     assert path.read_bytes() == before
@@ -131,9 +149,7 @@ def test_operators_without_a_column_are_refused(small):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(
-        ValueError, match=r"workload: must be one of .*minilm.*, got 'minilmm'; did you mean 'minilm'"
-    ):
+    with pytest.raises(ValueError, match=r"workload: must be one of .*minilm.*, got 'minilmm'; did you mean 'minilm'"):
         load_workload("minilmm")
 
 
@@ -154,6 +170,8 @@ def test_describe_counts_operators_by_part(small):
 
 def test_every_shipped_trace_loads_and_is_small():
     assert "minilm" in workload_names()
-    for name in workload_names():
-        assert load_workload(name).name == name
-        assert (trace_module.DATA / f"{name}.trace.zip").stat().st_size <= 2_000_000
+    for shelf in SHELVES:
+        for name in workload_names(shelf):
+            assert load_workload(name).name == name
+    files = trace_module.DATA.rglob("*.trace.zip")
+    assert sum(file.stat().st_size for file in files) <= 10_000_000
