@@ -1,0 +1,262 @@
+"""The recorder: a dispatch mode of PyTorch that writes down every operator a module calls.
+
+Under `torch.inference_mode` composite operators (linear, scaled_dot_product_attention, layer_norm) reach the
+mode whole, above the choice of a kernel; those that the catalogue does not list are taken apart until it does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from workloads.export import catalogue
+from workloads.export.catalogue import Call, Gemm
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of an operator. producer: row that last wrote its storage, weight: row of the weights; or -1."""
+
+    output: bool
+    producer: int
+    weight: int
+    format: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    bytes: int
+
+
+@dataclass
+class Row:
+    """One call of an operator."""
+
+    op: str
+    kind: str
+    module: str
+    stage: int
+    flops: int
+    gemm: Gemm | None
+    operands: list[Operand]
+    read_bytes: int
+    write_bytes: int
+    launches: int
+
+
+@dataclass
+class _Home:
+    """What is known of a storage: its owner, who wrote it last, and the weight that it holds or was made from."""
+
+    storage: StorageWeakRef
+    producer: int = -1
+    weight: int = -1
+
+
+@dataclass
+class Recorder(TorchDispatchMode):
+    """Rows of the operators called while the mode is on. `paths` is the stack of modules, innermost last."""
+
+    rows: list[Row] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=lambda: [""])
+    stage: int = 0
+    homes: dict[int, _Home] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = catalogue.base_name(str(func))
+        if catalogue.NOT_RECORDED.match(str(func)):
+            return func(*args, **kwargs)
+        if not _is_listed(name, func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        inputs = [self._operand(one, False) for one in _tensors((args, kwargs))]
+        written = _written(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self._note(func, name, (args, kwargs), inputs, written, result)
+        return result
+
+    def weights(self, module: torch.nn.Module, first: int) -> None:
+        """Know the storages of parameters and buffers as weights `first`, `first` + 1, ..."""
+        for row, tensor in enumerate(named_weights(module).values(), first):
+            home = self._home(tensor)
+            if home is not None and home.weight < 0:
+                home.weight = row
+
+    def _home(self, tensor: torch.Tensor) -> _Home | None:
+        try:
+            storage = StorageWeakRef(tensor.untyped_storage())
+        except (NotImplementedError, RuntimeError):  # sparse and other tensors without a storage
+            return None
+        return self.homes.setdefault(storage.cdata, _Home(storage))  # the weak reference keeps the address taken
+
+    def _operand(self, tensor: torch.Tensor, output: bool) -> Operand:
+        home = self._home(tensor) or _Home(None)  # type: ignore[arg-type]
+        strides = tuple(tensor.stride()) if tensor.layout == torch.strided else ()
+        producer = -1 if output else home.producer
+        weight = -1 if output else home.weight
+        return Operand(
+            output,
+            producer,
+            weight,
+            str(tensor.dtype).removeprefix("torch."),
+            tuple(tensor.shape),
+            strides,
+            touched(tensor),
+        )
+
+    def _note(
+        self, func: Any, name: str, given: Any, inputs: list[Operand], written: list[torch.Tensor], result: Any
+    ) -> None:
+        results = [*_tensors(result)]
+        outputs = [self._operand(one, True) for one in results]
+        is_view = self._is_view(name, func, given, written, results)
+        gemm = None if is_view else self._gemm(name, given, outputs)
+        kind = "view" if is_view else self._kind(name, func, gemm, inputs, outputs)
+        reads, writes = (0, 0) if is_view else _traffic(kind, inputs, outputs)
+        row = Row(
+            op=str(func),
+            kind=kind,
+            module=self.paths[-1],
+            stage=self.stage,
+            flops=gemm.flops if gemm else _elementwise(kind, inputs, outputs),
+            gemm=gemm,
+            operands=[*inputs, *outputs],
+            read_bytes=reads,
+            write_bytes=writes,
+            launches=int(not is_view),
+        )
+        self._settle(row, results if not is_view else [], inputs)
+        self.rows.append(row)
+
+    def _settle(self, row: Row, written: Sequence[torch.Tensor], inputs: Sequence[Operand]) -> None:
+        """The results belong to this row from now on; a weight that is merely cast or copied stays one."""
+        made_of = inputs[0].weight if inputs and row.kind in ("cast", "copy", "dequantize") else -1
+        for tensor in written:
+            home = self._home(tensor)
+            if home is not None:
+                home.producer, home.weight = len(self.rows), made_of
+
+    def _is_view(self, name: str, func: Any, given: Any, written: Any, results: Sequence[torch.Tensor]) -> bool:
+        if written or not results or (name in catalogue.GEMMS):
+            return False
+        before = {id(self._home(one)) for one in _tensors(given) if self._home(one) is not None}
+        return bool(before) and all(id(self._home(one)) in before for one in results)
+
+    def _gemm(self, name: str, given: Any, outputs: Sequence[Operand]) -> Gemm | None:
+        rule = catalogue.GEMMS.get(name)
+        if rule is None or not outputs:
+            return None
+        args, kwargs = given
+        shapes = [tuple(one.shape) if isinstance(one, torch.Tensor) else None for one in args]
+        return rule(Call(args, kwargs, shapes, outputs[0].shape))
+
+    def _kind(
+        self, name: str, func: Any, gemm: Gemm | None, inputs: Sequence[Operand], outputs: Sequence[Operand]
+    ) -> str:
+        if gemm:
+            return gemm.kind
+        if name in catalogue.VIEWS or name == "aten.copy":
+            return "cast" if inputs and outputs and inputs[-1].format != outputs[0].format else "copy"
+        if name in catalogue.KINDS:
+            return catalogue.KINDS[name]
+        if torch.Tag.pointwise in func.tags:
+            return name.rpartition(".")[2]
+        self.unknown[str(func)] = self.unknown.get(str(func), 0) + 1
+        return "unknown"
+
+
+def _is_listed(name: str, func: Any) -> bool:
+    listed = name in catalogue.GEMMS or name in catalogue.KINDS or name in catalogue.VIEWS
+    return listed or torch.Tag.pointwise in func.tags or not func._can_decompose()
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Any) -> list[torch.Tensor]:
+    """The arguments that an in-place or `out=` operator changes."""
+    if not func._schema.is_mutable:
+        return []
+    named = zip(func._schema.arguments, args, strict=False)
+    changed = [value for slot, value in named if slot.alias_info and slot.alias_info.is_write]
+    slots = {slot.name: slot for slot in func._schema.arguments}
+    changed += [v for k, v in kwargs.items() if slots[k].alias_info and slots[k].alias_info.is_write]
+    return [*_tensors(changed)]
+
+
+def _traffic(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand]) -> tuple[int, int]:
+    """Bytes read and written, each operand once; a look-up reads the rows that it takes, not the whole table."""
+    writes = sum(one.bytes for one in outputs)
+    if kind in catalogue.BY_INDEX and inputs:
+        return min(inputs[0].bytes, writes) + sum(one.bytes for one in inputs[1:]), writes
+    return (0 if kind == "fill" else sum(one.bytes for one in inputs)), writes
+
+
+def _elementwise(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand]) -> int:
+    sizes = [_elements(one.shape) for one in (*inputs, *outputs)]
+    return catalogue.operations(kind, max(sizes, default=0))
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def touched(tensor: torch.Tensor) -> int:
+    """Bytes behind a tensor, an expanded dimension (stride 0) once."""
+    if tensor.layout != torch.strided:
+        return 0
+    sizes = (size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or not size)
+    return _elements([*sizes]) * tensor.element_size()
+
+
+def named_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, then buffers, by name, each once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+@contextmanager
+def module_paths(recorder: Recorder, module: torch.nn.Module, stage: str, tick: Callable[[], None]) -> Iterator[None]:
+    """Every operator is put down to the innermost module whose `__call__` is running."""
+    paths = {id(one): ".".join(filter(None, (stage, path))) for path, one in module.named_modules()}
+
+    def enter(one: torch.nn.Module, args: Any) -> None:
+        tick()
+        recorder.paths.append(paths.get(id(one), recorder.paths[-1]))
+
+    def leave(one: torch.nn.Module, args: Any, result: Any) -> None:
+        recorder.paths.pop()
+
+    before = torch.nn.modules.module.register_module_forward_pre_hook(enter)
+    after = torch.nn.modules.module.register_module_forward_hook(leave, always_call=True)
+    recorder.paths = [stage]
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+@contextmanager
+def whole_operators() -> Iterator[None]:
+    """No autograd, no compiled code and no fused encoder layers, which would hide what runs inside."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
