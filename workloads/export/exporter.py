@@ -67,7 +67,8 @@ def export_stages(
     """The trace of several modules that run one after another. Raises ValueError as `export` does."""
     from workloads.export.recorder import Recorder, whole_operators
 
-    recorder, weights = Recorder(), {}
+    recorder = Recorder()
+    weights: dict[str, tuple[Any, bool]] = {}
     tick = _counter(stages, progress)
     for index, stage in enumerate(stages):
         recorder.stage = index
@@ -98,7 +99,7 @@ def _run(recorder: Any, stage: Stage, method: Method, tick: Callable[[], None]) 
             with module_paths(recorder, stage.module, stage.name, tick), recorder:
                 stage.module(*stage.args, **stage.kwargs)
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        where = recorder.paths[-1] or type(stage.module).__name__
+        where = recorder.entered or type(stage.module).__name__
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{where}: the module must run in inference mode on its device, got: {reason}") from error
 

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from workloads.export import catalogue
+from workloads.export import catalogue, names
 from workloads.export.catalogue import Call, Gemm
 
 
@@ -51,19 +51,23 @@ class Row:
 class _Home:
     """What is known of a storage: its owner, who wrote it last, and the weight that it holds or was made from."""
 
-    storage: StorageWeakRef
+    storage: StorageWeakRef | None
     producer: int = -1
     weight: int = -1
 
 
 @dataclass
 class Recorder(TorchDispatchMode):
-    """Rows of the operators called while the mode is on. `paths` is the stack of modules, innermost last."""
+    """Rows of the operators called while the mode is on.
+
+    paths is the stack of modules that are running, innermost last; entered is the one that was called last
+    """
 
     rows: list[Row] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     paths: list[str] = field(default_factory=lambda: [""])
     stage: int = 0
+    entered: str = ""
     homes: dict[int, _Home] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,8 +75,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = catalogue.base_name(str(func))
-        if catalogue.NOT_RECORDED.match(str(func)):
+        name = names.base_name(str(func))
+        if names.NOT_RECORDED.match(str(func)):
             return func(*args, **kwargs)
         if not _is_listed(name, func):
             with self:
@@ -100,7 +104,7 @@ class Recorder(TorchDispatchMode):
         return self.homes.setdefault(storage.cdata, _Home(storage))  # the weak reference keeps the address taken
 
     def _operand(self, tensor: torch.Tensor, output: bool) -> Operand:
-        home = self._home(tensor) or _Home(None)  # type: ignore[arg-type]
+        home = self._home(tensor) or _Home(None)
         strides = tuple(tensor.stride()) if tensor.layout == torch.strided else ()
         producer = -1 if output else home.producer
         weight = -1 if output else home.weight
@@ -165,10 +169,11 @@ class Recorder(TorchDispatchMode):
     ) -> str:
         if gemm:
             return gemm.kind
-        if name in catalogue.VIEWS or name == "aten.copy":
-            return "cast" if inputs and outputs and inputs[-1].format != outputs[0].format else "copy"
-        if name in catalogue.KINDS:
-            return catalogue.KINDS[name]
+        if name in names.ALIASING or name == "aten.copy":
+            source = inputs[-1 if name == "aten.copy" else 0]  # copy_(target, source)
+            return "cast" if source.format != outputs[0].format else "copy"
+        if name in names.KINDS:
+            return names.KINDS[name]
         if torch.Tag.pointwise in func.tags:
             return name.rpartition(".")[2]
         self.unknown[str(func)] = self.unknown.get(str(func), 0) + 1
@@ -176,7 +181,7 @@ class Recorder(TorchDispatchMode):
 
 
 def _is_listed(name: str, func: Any) -> bool:
-    listed = name in catalogue.GEMMS or name in catalogue.KINDS or name in catalogue.VIEWS
+    listed = name in catalogue.GEMMS or name in names.KINDS or name in names.ALIASING
     return listed or torch.Tag.pointwise in func.tags or not func._can_decompose()
 
 
@@ -235,7 +240,8 @@ def module_paths(recorder: Recorder, module: torch.nn.Module, stage: str, tick: 
 
     def enter(one: torch.nn.Module, args: Any) -> None:
         tick()
-        recorder.paths.append(paths.get(id(one), recorder.paths[-1]))
+        recorder.entered = paths.get(id(one), recorder.paths[-1])
+        recorder.paths.append(recorder.entered)
 
     def leave(one: torch.nn.Module, args: Any, result: Any) -> None:
         recorder.paths.pop()

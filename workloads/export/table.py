@@ -13,7 +13,7 @@ from workloads.trace import OPERANDS, TABLES, TEXT_COLUMNS, WEIGHTS
 if TYPE_CHECKING:
     from workloads.export.recorder import Row
 
-_NUMBERED = re.compile(r"^(.*?\.\d+)(\.|$)")  # up to the outermost numbered module
+_NUMBERED = re.compile(r"^((?:.*?\.)?\d+)(\.|$)")  # up to the outermost numbered module
 _REACH = 24  # operators between the two products of an attention: scale, mask, cap, softmax, casts
 
 
