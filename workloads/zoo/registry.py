@@ -100,7 +100,7 @@ def options_of(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
             faults.append(f"{model.name}.{key}: must be one of {', '.join(model.options)}{hint}")
         elif key in model.allowed and value not in model.allowed[key]:
             faults.append(f"{model.name}.{key}: must be one of {model.allowed[key]}, got {value!r}")
-        elif isinstance(model.options[key], int) and (not isinstance(value, int) or value < (key != "past")):
+        elif type(model.options[key]) is int and (type(value) is not int or value < (key != "past")):
             faults.append(f"{model.name}.{key}: must be an integer >= {int(key != 'past')}, got {value!r}")
     if faults:
         raise ValueError("; ".join(faults))
