@@ -7,6 +7,7 @@ annotate(trace, scheme)                    # the trace with these formats, bytes
 kv_bytes_per_token(trace, "kv4")
 """
 
+from workloads.schemes.annotate import annotate
 from workloads.schemes.apply import Assignment, assign
 from workloads.schemes.bytes import WeightBytes, kv_bytes_per_token, weight_bytes
 from workloads.schemes.schema import Scheme, kv_formats, read_scheme, scheme_names
@@ -15,6 +16,7 @@ __all__ = [
     "Assignment",
     "Scheme",
     "WeightBytes",
+    "annotate",
     "assign",
     "kv_bytes_per_token",
     "kv_formats",

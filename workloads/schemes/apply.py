@@ -124,6 +124,8 @@ def _gemm(trace: Trace, weight: int, operators: list[int], rule: Rule) -> Gemm:
     k = int(trace.operators["k"][first])
     n = int(trace.weights["elements"][weight]) // k
     module = str(trace.operators["module"][first])
+    if rule.split is not None and trace.operators["kind"][first] != "linear":
+        raise ValueError(f"rule {rule.name}: {module}: split must be for linear, got {trace.operators['kind'][first]}")
     if rule.split is not None and k <= n:
         raise ValueError(f"rule {rule.name}: {module}: split needs more inputs than outputs, got {k} and {n}")
     return Gemm(weight, module, n, k, rule, tuple(operators))

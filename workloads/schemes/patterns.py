@@ -1,6 +1,6 @@
 """Patterns over dotted module paths, and where the models of a family begin in a trace.
 
-`*` is any text within one name, `**.` any number of names, `{a,b}` one of these; everything else is itself.
+`*` is any text within one name, `**.` and `.**` any number of names, `{a,b}` one of these; everything else is itself.
 `blocks.*.attn.{q,k}` matches `blocks.11.attn.q`, `**.lm_head` matches `lm_head` and `model.lm_head`.
 """
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from workloads.schemes.schema import Rule, families
 
-_TOKEN = re.compile(r"\*\*\.|\.\*\*|\*|\{[^{}]*\}|[^*{]+|.")
+_TOKEN = re.compile(r"\*\*\.|\.\*\*|\*|\{[^{}]*\}|[^*{.]+|.")
 
 
 @lru_cache

@@ -196,8 +196,17 @@ def _faults(document: Document, scheme: Scheme) -> Iterator[Fault]:
             yield from _unknown(document, (*path, "split"), rule_.split, known)
         if rule_.family is not None:
             yield from _unknown(document, (*path, "family"), rule_.family, list(families()))
+        yield from _branch_kinds(document, index, rule_, scheme)
         if rule_.name in [other.name for other in scheme.rules[:index]]:
             yield document.fault((*path, "name"), "must be used once", rule_.name)
+
+
+def _branch_kinds(document: Document, index: int, rule: Rule, scheme: Scheme) -> Iterator[Fault]:
+    """Low-rank branches are products [m, k] x [k, rank]."""
+    format_ = scheme.formats.get(rule.format)
+    odd = [kind for kind in rule.kinds if kind not in ("linear", "conv_1x1")]
+    if odd and format_ and format_.low_rank:
+        yield document.fault(("rules", index, "kinds"), "a low-rank branch must be of linear or conv_1x1", odd[0])
 
 
 def _unknown(document: Document, path: tuple[str | int, ...], name: str, known: list[str]) -> Iterator[Fault]:
