@@ -4,7 +4,7 @@ torch is imported inside functions. A module is built on its device and in its f
 cost neither a copy on the host nor an initialization there. Left out: checkpoints on "meta", and any download.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,20 +17,21 @@ DTYPES = ("bfloat16", "float16", "float32")
 DEVIATION = 0.02  # of random weights: the `initializer_range` of GPT-2, BERT and Llama
 
 
-def construct(make: Callable[[], Any], place: Place, part: str = "") -> Any:
-    """The module that `make()` builds, on `place`, in eval mode, without gradients.
+def construct(make: Callable[..., Any], place: Place, part: str = "", **given: Any) -> Any:
+    """The module that `make(**given)` builds, on `place`, in eval mode, without gradients.
 
     make   builds a torch.nn.Module of the published configuration; it is called under the place's default device and
            format, so it should not name either
     part   where `place.weights` is a pipeline's folder: the folder in it ("text_encoder_2"), taken if it is there
+    given  arguments of the class beside its configuration; a checkpoint is read with them too
     Without weights, matrices are normal (0, 0.02), vectors 0 (biases) or 1; buffers are what the class makes them.
     Raises ValueError for an unknown device or format, and for weights that are missing or do not fit.
     """
     dtype_of(place)
     if place.weights is not None:
-        return _frozen(_loaded(make, place, _folder(place, part)))
+        return _frozen(_loaded(make, place, _folder(place, part), given))
     with _placed(place):
-        module = make().to(place.device)  # diffusers makes some buffers from NumPy, on the host
+        module = make(**given).to(place.device)  # diffusers makes some buffers from NumPy, on the host
     if place.device != "meta":
         _fill(module, place)
     return _frozen(module)
@@ -124,32 +125,32 @@ def _folder(place: Place, part: str) -> Path:
     return folder
 
 
-def _loaded(make: Callable[[], Any], place: Place, folder: Path) -> Any:
-    """The checkpoint of `folder`, read by the class of `make()`. Raises ValueError if it is another architecture."""
+def _loaded(make: Callable[..., Any], place: Place, folder: Path, given: Mapping[str, Any]) -> Any:
+    """The checkpoint of `folder`, read by the class that `make` builds. ValueError if it is another architecture."""
     with _placed(Place("meta", place.dtype)):
-        expected = make()
+        expected = make(**given)
     kind = type(expected)
     if not hasattr(kind, "from_pretrained"):
         raise ValueError(f"weights: {kind.__name__} reads no checkpoints, got {str(folder)!r}")
     try:
-        loaded, info = _read(kind, expected, folder, dtype_of(place))
+        loaded, info = _read(kind, expected, folder, dtype_of(place), given)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"weights: {folder}: no {kind.__name__} can be read: {str(error).splitlines()[0]}") from None
     faults = [f"{name} is missing" for name in sorted(info["missing_keys"])]
-    faults += [f"{key[0]}: {tuple(key[2])} expected, {tuple(key[1])} found" for key in info["mismatched_keys"]]
+    faults += [f"{key[0]}: {tuple(key[2])} expected, {tuple(key[1])} found" for key in sorted(info["mismatched_keys"])]
     faults += _differences(expected, loaded)
     if faults:
         raise ValueError(f"weights: {folder}: not the architecture asked for, {len(faults)} differences: {faults[0]}")
     return loaded.to(place.device)
 
 
-def _read(kind: Any, expected: Any, folder: Path, dtype: Any) -> Any:
+def _read(kind: Any, expected: Any, folder: Path, dtype: Any, given: Mapping[str, Any]) -> Any:
     """(module, report). transformers takes the configuration of `expected`, diffusers that of the folder."""
-    given = {"torch_dtype": dtype}
+    how = {"torch_dtype": dtype}
     if kind.__module__.startswith("transformers"):
-        given = {"dtype": dtype, "config": expected.config, "ignore_mismatched_sizes": True}
+        how = {"dtype": dtype, "config": expected.config, "ignore_mismatched_sizes": True}
     with _quiet(kind.__module__.split(".")[0]):
-        return kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **given)
+        return kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **how, **given)
 
 
 @contextmanager
