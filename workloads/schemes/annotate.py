@@ -72,8 +72,9 @@ class _Writer:
         self.fed: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = {}
         self.readers: dict[tuple[Any, ...], list[Piece]] = {}  # who has read what is in `fed`
         self.gemms = {operator: gemm for gemm in given.gemms for operator in gemm.operators}
-        self.group_of = {(p.gemm.weight, p.start): group for group in groups(given) for p in group.pieces}
-        self.branch_of = {id(group): self._branch(group) for group in self.group_of.values()}
+        shared = groups(given)
+        self.group_of = {(piece.gemm.weight, piece.start): group for group in shared for piece in group.pieces}
+        self.branch_of = {id(group): self._branch(group) for group in shared}
 
     def run(self) -> None:
         kv = set(cached(self.trace)) if find_kv(self.scheme.kv).bits < 16 else set()
