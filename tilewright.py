@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from analysis.sweep import read_sweep as read_sweep
     from dataflow.simulate import simulate as simulate
     from sim.result import Result as Result
+    from workloads.export import export as export
+    from workloads.export import export_model as export_model
     from workloads.policy import Policy as Policy
     from workloads.trace import Trace as Trace
     from workloads.trace import load_workload as load_workload
     from workloads.trace import workload_names as workload_names
+    from workloads.trace_file import write_trace as write_trace
 
 _HOME = {
     "Faults": "accel.loading",
@@ -39,6 +42,8 @@ _HOME = {
     "Sweep": "analysis.sweep",
     "SweepRun": "analysis.running",
     "Trace": "workloads.trace",
+    "export": "workloads.export",
+    "export_model": "workloads.export",
     "load_machine": "accel.machine",
     "load_workload": "workloads.trace",
     "machine_names": "accel.machine",
@@ -50,6 +55,7 @@ _HOME = {
     "run_sweep": "analysis.running",
     "simulate": "dataflow.simulate",
     "workload_names": "workloads.trace",
+    "write_trace": "workloads.trace_file",
 }
 __all__ = [*_HOME]
 

@@ -12,7 +12,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 OK, UNEXPECTED, MISTAKE, FAILED_POINTS, INTERRUPTED = 0, 1, 2, 3, 130
-_EXTRAS = {"torch": "torch", "transformers": "torch", "safetensors": "torch", "cuda": "gpu"}
+_EXTRAS = {"torch": "torch", "transformers": "torch", "diffusers": "torch", "safetensors": "torch", "cuda": "gpu"}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -122,7 +122,7 @@ def stdout() -> Any:
 class ProgressBar:
     """Bar with rate and time left on stderr; silent where stderr is no terminal."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, unit: str = "points") -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -138,6 +138,7 @@ class ProgressBar:
         columns = (TextColumn("{task.description}"), *count, *clock)
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(title, total=None, rate="")
+        self._unit = unit
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
@@ -146,10 +147,10 @@ class ProgressBar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def update(self, done: int, total: int, failed: int) -> None:
+    def update(self, done: int, total: int, failed: int = 0) -> None:
         """Show the state of the run."""
         speed = self._bar.tasks[0].speed
-        rate = f"{speed:.1f} points/s" if speed else ""
+        rate = f"{speed:.1f} {self._unit}/s" if speed else ""
         text = f"{rate}, {failed} failed" if failed else rate
         self._bar.update(self._task, completed=done, total=total, rate=text)
 

@@ -1,65 +1,171 @@
-"""`tilewright trace`: the workloads."""
+"""`tilewright trace`: look at the workloads, compare them, turn them into tables and pictures."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from analysis.commands.trace_export import export
 from analysis.console import Json, guarded, put_json, put_table, put_text, say
 
-app = typer.Typer(no_args_is_help=True, help="Show, export and list workload traces.")
+app = typer.Typer(no_args_is_help=True, help="Show, compare, export and list workload traces.")
+app.command()(export)
+Name = Annotated[str, typer.Argument(help="A shipped workload, a trace file or a released CSV.")]
+Scheme = Annotated[str | None, typer.Option(help="A number scheme (svdquant_int4, ...) or a YAML file, applied first.")]
+Table = Literal["operators", "operands", "weights"]
+
+
+def _load(name: str, scheme: str | None = None) -> Any:
+    from workloads.trace import load_workload
+
+    trace = load_workload(name)
+    if scheme is None:
+        return trace
+    from workloads.schemes import annotate, read_scheme
+
+    return annotate(trace, read_scheme(scheme))
 
 
 @app.command()
 @guarded
 def show(
-    name: Annotated[str, typer.Argument(help="A shipped workload, a trace file or a released CSV.")],
+    name: Name,
+    depth: Annotated[int, typer.Option(min=1, help="Names of a module path that make a line.")] = 2,
+    scheme: Scheme = None,
     as_json: Json = False,
 ) -> None:
-    """What a trace holds and how it was made.
+    """What a trace holds, how it was made, and what its modules compute and move.
 
     tilewright trace show minilm
-    """
-    from workloads.trace import describe, load_workload
 
-    trace = load_workload(name)
+    tilewright trace show sana_1600m --depth 3
+
+    tilewright trace show flux_dev --scheme svdquant_int4
+    """
+    from analysis.traces.totals import HEAD, by_module, table, total
+    from workloads.trace import describe
+
+    trace = _load(name, scheme)
+    totals = [*by_module(trace, depth), total(trace)] if "module" in trace.operators else []
     if as_json:
         facts = {key: {"dtype": str(x.dtype), "shape": list(x.shape)} for key, x in trace.facts.items()}
         operators = len(next(iter(trace.operators.values()), ()))
         head = {"name": trace.name, "model": dict(trace.model), "made": dict(trace.made)}
-        put_json({**head, "operators": operators, "facts": facts})
-    else:
-        put_table(f"Trace {trace.name}", ["", ""], describe(trace))
+        put_json({**head, "operators": operators, "facts": facts, "modules": [asdict(one) for one in totals]})
+        return
+    put_table(f"Trace {trace.name}", ["", ""], describe(trace))
+    if totals:
+        put_table("Modules, in the order of the run", HEAD, table(totals))
 
 
 @app.command()
 @guarded
-def export(
-    name: Annotated[Literal["minilm"], typer.Argument(help="Which trace to make.")],
-    out: Annotated[Path | None, typer.Option(help="The file; default ./<name>.trace.zip.")] = None,
-    model: Annotated[str | None, typer.Option(help="A hub name or a local folder of a BERT-type encoder.")] = None,
+def stats(name: Name, scheme: Scheme = None, as_json: Json = False) -> None:
+    """Operators by kind, the largest products, the weights; for traces with values, outliers by layer.
+
+    tilewright trace stats llama3_8b
+
+    tilewright trace stats minilm_values
+    """
+    from analysis.traces.statistics import statistics
+
+    tables = statistics(_load(name), scheme)
+    if as_json:
+        put_json({one.title: [dict(zip(one.head, row, strict=True)) for row in one.rows] for one in tables})
+        return
+    for one in tables:
+        put_table(one.title, one.head, one.rows)
+
+
+@app.command()
+@guarded
+def diff(
+    one: Annotated[str, typer.Argument(help="A workload or a trace file.")],
+    other: Annotated[str, typer.Argument(help="Another one.")],
     as_json: Json = False,
 ) -> None:
-    """Make a trace by running the model; needs the torch extra.
+    """What differs between two traces: how they were made, totals, kinds, modules, weights, facts.
 
-    tilewright trace export minilm
-
-    tilewright trace export minilm --model ./my-encoder --out my.trace.zip
+    tilewright trace diff sana_1600m sana_1600m_size2048
     """
-    from workloads.minilm import export_minilm
+    from analysis.traces.difference import differences
 
-    summary = export_minilm(out or Path(f"{name}.trace.zip"), model, _progress)
+    rows = differences(_load(one), _load(other))
     if as_json:
-        put_json({**asdict(summary), "path": str(summary.path)})
+        put_json(
+            {"same": not rows, "differences": [dict(zip(("what", "one", "other"), row, strict=True)) for row in rows]}
+        )
+    elif rows:
+        put_table("Differences", ["", one, other], rows)
     else:
-        put_text(str(summary))
+        put_text("no difference")
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        say(f"text {done} of {total}")
+@app.command()
+@guarded
+def plot(
+    name: Name,
+    out: Annotated[Path | None, typer.Option(help="The picture (.png, .svg, .pdf); default ./<name>.png.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Names of a module path that make a bar.")] = None,
+    scheme: Scheme = None,
+) -> None:
+    """Draw FLOPs and bytes along the run, module by module; for traces with values, the channels.
+
+    tilewright trace plot flux_dev --out flux.png
+    """
+    trace = _load(name, scheme)
+    path = out or Path(f"{trace.name}.png")
+    if trace.made.get("kind") == "values":
+        from analysis.values_plot import plot_channels
+
+        plot_channels(trace, path)
+    else:
+        from analysis.traces.plot import plot_trace
+
+        plot_trace(trace, path, depth)
+    say(f"wrote {path}")
+
+
+@app.command()
+@guarded
+def csv(
+    name: Name,
+    table: Annotated[Table, typer.Option(help="Which table.")] = "operators",
+    out: Annotated[Path | None, typer.Option(help="The file; default ./<name>_<table>.csv.")] = None,
+    scheme: Scheme = None,
+) -> None:
+    """Write a table of a trace as CSV, a line an entry.
+
+    tilewright trace csv sana_1600m --table weights
+    """
+    from analysis.traces.csv import write_csv
+
+    trace = _load(name, scheme)
+    path = out or Path(f"{trace.name}_{table}.csv")
+    say(f"wrote {path}: {write_csv(trace, table, path)} lines")
+
+
+@app.command()
+@guarded
+def models(as_json: Json = False) -> None:
+    """The models that `trace export` can build, and what may be chosen about each.
+
+    tilewright trace models
+    """
+    from workloads.zoo.registry import models as known
+
+    found = known()
+    if as_json:
+        put_json(
+            {name: {"title": one.title, "origin": one.origin, "options": one.options} for name, one in found.items()}
+        )
+        return
+    rows = [
+        (name, one.title, "  ".join(f"{key}={value}" for key, value in one.options.items()))
+        for name, one in found.items()
+    ]
+    put_table("Models", ["name", "", "options and defaults"], rows)
 
 
 @app.command("list")
@@ -69,12 +175,11 @@ def list_traces(as_json: Json = False) -> None:
 
     tilewright trace list
     """
-    from workloads.trace import load_workload, workload_names
+    from analysis.findings import how_made
+    from workloads.trace import SHELVES, load_workload, workload_names
 
-    traces = {name: load_workload(name) for name in workload_names()}
+    traces = {name: load_workload(name) for shelf in SHELVES for name in workload_names(shelf)}
     if as_json:
         put_json({"workloads": {name: {"made": dict(trace.made)} for name, trace in traces.items()}})
     else:
-        from analysis.findings import how_made
-
         put_table("Workloads", ["name", ""], [(name, how_made(trace)) for name, trace in traces.items()])

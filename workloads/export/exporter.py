@@ -53,7 +53,13 @@ def export_model(
     place = place or Place(dtype=model.dtype)
     stages = model.build(place, chosen)
     about = {"name": name, "title": model.title, "origin": model.origin, "options": chosen, "format": place.dtype}
-    return export_stages(name, stages, about, progress=progress)
+    return export_stages(_label(name, model.options, chosen), stages, about, progress=progress)
+
+
+def _label(name: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """The model's name and what was chosen other than the default: "sana_1600m_size2048_batch2"."""
+    changed = [f"{key}{value}".replace(".", "p") for key, value in chosen.items() if value != defaults[key]]
+    return "_".join([name, *changed])
 
 
 def export_stages(

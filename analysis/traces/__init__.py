@@ -1,0 +1,1 @@
+"""Traces to look at: tables by module and kind, what differs between two, pictures, CSV."""

@@ -1,0 +1,65 @@
+"""A trace as a picture: FLOPs and bytes along the run, module by module."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.traces.totals import cut, total
+from workloads.trace import Trace
+
+_COLOURS = {"fc": "#4063a3", "attention": "#c8553d", "linear_attention": "#e0a030", "other": "#8a8f98"}
+_SHOWN = 90  # modules along the axis; a deeper path than this gives a blur
+
+
+def plot_trace(trace: Trace, path: Path, depth: int | None = None) -> None:
+    """Write a picture (the suffix says which kind): per module, in the order of the run, GFLOP and MB by part.
+
+    depth   names of a module path; None: as many as give at most 90 modules. Repetitions are multiplied.
+    """
+    from matplotlib.figure import Figure
+
+    names, parts, flops, moved = _series(trace, depth)
+    figure = Figure(figsize=(max(8.0, 0.16 * len(names) + 3), 6.4), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    for axis, values, title in ((axes[0], flops, "GFLOP"), (axes[1], moved, "MB read and written")):
+        _bars(axis, parts, values)
+        axis.set_ylabel(title)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, ncols=len(parts), loc="lower right", bbox_to_anchor=(1, 1))
+    axes[1].set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes[1].set_xlim(-0.7, len(names) - 0.3)
+    sums = total(trace)
+    figure.suptitle(f"{trace.name}: {sums.flops / 1e12:.4g} TFLOP, {sums.read_bytes / 1e9:.4g} GB read, "
+                    f"{sums.write_bytes / 1e9:.4g} GB written", x=0.01, ha="left", fontsize=11)  # fmt: skip
+    figure.savefig(path, dpi=130)
+
+
+def _bars(axis: Any, parts: list[str], values: np.ndarray) -> None:
+    bottom = np.zeros(values.shape[1])
+    for part, row in zip(parts, values, strict=True):
+        axis.bar(range(len(row)), row, bottom=bottom, color=_COLOURS.get(part, "#55595f"), label=part, width=0.85)
+        bottom += row
+
+
+def _series(trace: Trace, depth: int | None) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """(module names, parts, GFLOP [parts, modules], MB [parts, modules])."""
+    columns = trace.operators
+    if not columns:
+        raise ValueError(f"{trace.name}: the trace records no operators to draw")
+    paths = columns["module"].tolist() if "module" in columns else [f"layer {n}" for n in columns["layer"].tolist()]
+    cuts = [cut(path, depth or _depth(paths)) for path in paths]
+    names, parts = [*dict.fromkeys(cuts)], [part for part in _COLOURS if part in set(columns["part"].tolist())]
+    place = np.array([names.index(one) for one in cuts])
+    moved = (columns["read_bytes"] + columns["write_bytes"]) * columns["repeat"] / 1e6
+    work = columns["flops"] * columns["repeat"] / 1e9
+    rows = [columns["part"] == part for part in parts]
+    sums = [np.array([np.bincount(place[row], values[row], len(names)) for row in rows]) for values in (work, moved)]
+    return names, parts, sums[0], sums[1]
+
+
+def _depth(paths: list[str]) -> int:
+    """The deepest cut that leaves at most `_SHOWN` names."""
+    depths = range(1, 1 + max(len(path.split(".")) for path in paths))
+    fitting = [depth for depth in depths if len({cut(path, depth) for path in paths}) <= _SHOWN]
+    return max(fitting, default=1)
