@@ -228,10 +228,9 @@ class _Writer:
         format_, sizes = find_kv(self.scheme.kv), sizes_of(x["shape"])
         heads, d = prod(sizes[:-1]) // tokens, sizes[-1]
         whole = {**x, "format": format_.number, "bytes": heads * tokens * kv_row_bytes(format_, d)}
-        read = {**x, "bytes": x["bytes"] * new // tokens}
-        written = {**whole, "bytes": heads * new * kv_row_bytes(format_, d), "output": 1, "producer": -1}
-        flops = QUANTIZE_OPERATIONS * heads * new * d
-        base = self._added(
-            row, "quantize", "scheme.cache_write", flops=flops, flops_unmasked=flops, format=self.scheme.kv
-        )
+        shape, size = "x".join(map(str, [*sizes[:-2], new, d])), heads * new * kv_row_bytes(format_, d)
+        read = {**x, "shape": shape, "bytes": x["bytes"] * new // tokens}
+        written = {**whole, "shape": shape, "bytes": size, "output": 1, "producer": -1}
+        work = dict.fromkeys(("flops", "flops_unmasked"), QUANTIZE_OPERATIONS * heads * new * d)
+        base = self._added(row, "quantize", "scheme.cache_write", format=self.scheme.kv, **work)
         return {**whole, "producer": self._write(base, [read, written])}

@@ -211,7 +211,7 @@ def _branch_kinds(document: Document, index: int, rule: Rule, scheme: Scheme) ->
 
 def _unknown(document: Document, path: tuple[str | int, ...], name: str, known: list[str]) -> Iterator[Fault]:
     if name not in known:
-        yield document.fault(path, f"must be one of {', '.join(known)}", name, nearest(name, known))
+        yield document.fault(path, "must be a known name", name, nearest(name, known))
 
 
 def is_plain(format_: Format) -> bool:
