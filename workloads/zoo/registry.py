@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from math import inf
 from typing import Any
 
-FAMILIES = ("flux", "unet", "pixart", "sana", "autoencoders", "text_encoders", "language", "encoders")
+FAMILIES = ("flux", "unet", "pixart", "sana", "autoencoders", "text_encoders", "language", "encoders", "generation")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def options_of(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
             faults.append(f"{model.name}.{key}: must be one of {model.allowed[key]}, got {value!r}")
         elif type(model.options[key]) is int and (type(value) is not int or value < (key != "past")):
             faults.append(f"{model.name}.{key}: must be an integer >= {int(key != 'past')}, got {value!r}")
+        elif type(model.options[key]) is float and not (type(value) in (int, float) and 0 <= value < inf):
+            faults.append(f"{model.name}.{key}: must be a number >= 0, got {value!r}")
     if faults:
         raise ValueError("; ".join(faults))
     return {**model.options, **given}
