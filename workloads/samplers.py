@@ -54,8 +54,13 @@ def flow_euler(velocity: Velocity, x: Any, sigmas: Sequence[float] | NDArray[np.
     """
     levels = _levels(sigmas)
     for now, following in pairwise(levels):
-        x = x + (following - now) * velocity(x, now)
+        x = euler_step(x, velocity(x, now), now, following)
     return x
+
+
+def euler_step(x: Any, slope: Any, now: float, following: float) -> Any:
+    """x at noise `following`, from x at `now` and dx/dsigma there (a flow's velocity, or predicted noise)."""
+    return x + (following - now) * slope
 
 
 def flow_dpm_solver(velocity: Velocity, x: Any, sigmas: Sequence[float] | NDArray[np.float64]) -> Any:
@@ -69,9 +74,13 @@ def flow_dpm_solver(velocity: Velocity, x: Any, sigmas: Sequence[float] | NDArra
     for index, now in enumerate(levels[:-1]):
         data = x - now * velocity(x, now)
         keep, mix = dpm_coefficients(levels, index)
-        better = data if before is None or mix == 0 else data + mix * (data - before)
-        x, before = keep * x + (1 - keep) * better, data
+        x, before = dpm_step(x, data, before if mix else None, keep, 1 - keep, mix), data
     return x
+
+
+def dpm_step(x: Any, data: Any, before: Any | None, keep: float, gain: float, mix: float) -> Any:
+    """One DPM-Solver++ 2M step from the data that this call and the one before predicted (None: first order)."""
+    return keep * x + gain * (data if before is None else data + mix * (data - before))
 
 
 def dpm_coefficients(sigmas: Sequence[float] | NDArray[np.float64], index: int) -> tuple[float, float]:

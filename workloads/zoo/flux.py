@@ -74,7 +74,7 @@ def _options(tokens: int) -> dict[str, Any]:
     return {"size": 1024, "batch": 1, "tokens": tokens, **layers}
 
 
-register(
+FLUX_DEV = register(
     Model(
         "flux_dev",
         "FLUX.1-dev, one step of the transformer",
@@ -84,7 +84,7 @@ register(
         {"size": SIZES},
     )
 )
-register(
+FLUX_SCHNELL = register(
     Model(
         "flux_schnell",
         "FLUX.1-schnell, one step of the transformer",

@@ -45,7 +45,7 @@ def _transformer(fields: Mapping[str, Any]) -> Any:
     return PixArtTransformer2DModel(**fields)
 
 
-register(
+PIXART_SIGMA = register(
     Model(
         "pixart_sigma",
         "PixArt-Sigma XL/2, one step of the transformer",

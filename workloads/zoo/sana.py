@@ -27,14 +27,14 @@ COMMON: dict[str, Any] = {
     "attention_bias": False,
     "patch_size": 1,
 }
-SANA_600M: dict[str, Any] = COMMON | {
+CONFIG_600M: dict[str, Any] = COMMON | {
     "num_attention_heads": 36,
     "num_layers": 28,
     "num_cross_attention_heads": 16,
     "cross_attention_head_dim": 72,
     "cross_attention_dim": 1152,
 }
-SANA_1600M: dict[str, Any] = COMMON | {
+CONFIG_1600M: dict[str, Any] = COMMON | {
     "num_attention_heads": 70,
     "num_layers": 20,
     "num_cross_attention_heads": 20,
@@ -56,9 +56,10 @@ def build_sana(config: Mapping[str, Any]) -> Builder:
     return build
 
 
-def build_rung(fields: Mapping[str, Any], pixels: int, full: bool = False, plain: bool = False) -> Builder:
+def build_rung(latent: Mapping[str, Any], pixels: int, full: bool = False, plain: bool = False) -> Builder:
     """Builder of a rung of the ladder: `full` attention instead of linear, a `plain` FFN instead of Mix-FFN.
 
+    latent   fields that another autoencoder than F32C32 changes
     pixels   edge of a latent's pixel in the image: 8 or 32
     """
 
@@ -68,7 +69,7 @@ def build_rung(fields: Mapping[str, Any], pixels: int, full: bool = False, plain
     def build(place: Place, options: Mapping[str, Any]) -> list[Stage]:
         heads = SOFTMAX_HEADS if full else {}
         scale = 1.0 if plain else None
-        given = {**fields, **heads, "num_layers": options["layers"], "interpolation_scale": scale}
+        given = {**CONFIG_600M, **latent, **heads, "num_layers": options["layers"], "interpolation_scale": scale}
         return [_stage(given, pixels, make, place, options)]
 
     return build
@@ -134,32 +135,35 @@ def _options(layers: int) -> dict[str, Any]:
     return {"size": 1024, "batch": 1, "tokens": 300, "layers": layers}
 
 
-for _name, _title, _hub, _config in (
-    ("sana_600m", "Sana-0.6B", "Sana_600M_1024px_diffusers", SANA_600M),
-    ("sana_1600m", "Sana-1.6B", "Sana_1600M_1024px_diffusers", SANA_1600M),
-):
-    register(
-        Model(
-            _name,
-            f"{_title}, one step of the linear DiT",
-            f"arXiv 2410.10629, table 6; config.json of Efficient-Large-Model/{_hub}",
-            _options(_config["num_layers"]),
-            build_sana(_config),
-            {"size": tuple(INTERPOLATION)},
-        )
+def _published(name: str, title: str, config: Mapping[str, Any]) -> Model:
+    return Model(
+        name,
+        f"{title}, one step of the linear DiT",
+        f"arXiv 2410.10629, table 6; config.json of Efficient-Large-Model/{name.title()}_1024px_diffusers",
+        _options(config["num_layers"]),
+        build_sana(config),
+        {"size": tuple(INTERPOLATION)},
     )
+
+
+SANA_600M = register(_published("sana_600m", "Sana-0.6B", CONFIG_600M))
+SANA_1600M = register(_published("sana_1600m", "Sana-1.6B", CONFIG_1600M))
 for _name, _title, _build in (
-    ("full_ffn_f8c4p2", "full attention, plain FFN, F8C4P2", build_rung(SANA_600M | F8C4P2, 8, full=True, plain=True)),
-    ("linear_ffn_f8c4p2", "linear attention, plain FFN, F8C4P2", build_rung(SANA_600M | F8C4P2, 8, plain=True)),
-    ("linear_mixffn_f8c4p2", "linear attention, Mix-FFN, F8C4P2", build_rung(SANA_600M | F8C4P2, 8)),
-    ("linear_mixffn_f32c32p1", "linear attention, Mix-FFN, F32C32P1", build_rung(SANA_600M, 32)),
+    (
+        "full_ffn_f8c4p2",
+        "full attention, plain FFN, F8C4P2",
+        build_rung(F8C4P2, 8, full=True, plain=True),
+    ),
+    ("linear_ffn_f8c4p2", "linear attention, plain FFN, F8C4P2", build_rung(F8C4P2, 8, plain=True)),
+    ("linear_mixffn_f8c4p2", "linear attention, Mix-FFN, F8C4P2", build_rung(F8C4P2, 8)),
+    ("linear_mixffn_f32c32p1", "linear attention, Mix-FFN, F32C32P1", build_rung({}, 32)),
 ):
     register(
         Model(
             f"sana_ladder_{_name}",
             f"Sana's design ladder: {_title}, one step",
             "arXiv 2410.10629, table 8, at the width and depth of Sana-0.6B",
-            _options(SANA_600M["num_layers"]),
+            _options(CONFIG_600M["num_layers"]),
             _build,
             {"size": (512, 1024)},
         )

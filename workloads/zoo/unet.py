@@ -49,7 +49,7 @@ def _unet(fields: Mapping[str, Any]) -> Any:
     return UNet2DConditionModel(**fields)
 
 
-register(
+SDXL = register(
     Model(
         "sdxl",
         "Stable Diffusion XL base 1.0, one step of the U-Net",
@@ -59,7 +59,7 @@ register(
         {"size": (512, 768, 1024)},
     )
 )
-register(
+SDXL_TURBO = register(
     Model(
         "sdxl_turbo",
         "SDXL-Turbo, one step of the U-Net",
