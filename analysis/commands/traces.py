@@ -97,7 +97,7 @@ def diff(
             {"same": not rows, "differences": [dict(zip(("what", "one", "other"), row, strict=True)) for row in rows]}
         )
     elif rows:
-        put_table("Differences", ["", one, other], rows)
+        put_table("Differences", ["", *(Path(name).name.removesuffix(".trace.zip") for name in (one, other))], rows)
     else:
         put_text("no difference")
 

@@ -49,7 +49,7 @@ def _operators(one: Trace, other: Trace) -> Iterator[Row]:
 
 
 def _modules(one: Trace, other: Trace, most: int = 20) -> Iterator[Row]:
-    counts = [_signatures(trace) for trace in (one, other)]
+    counts = [_signatures(trace, _stage(one) != _stage(other)) for trace in (one, other)]
     changed = [path for path in dict.fromkeys((*counts[0], *counts[1])) if counts[0].get(path) != counts[1].get(path)]
     for path in changed[:most]:
         only = [_only(counts[a].get(path), counts[1 - a].get(path)) for a in (0, 1)]
@@ -58,12 +58,19 @@ def _modules(one: Trace, other: Trace, most: int = 20) -> Iterator[Row]:
         yield "modules that differ besides", str(len(changed) - most), ""
 
 
-def _signatures(trace: Trace) -> dict[str, Counter[tuple[Any, ...]]]:
+def _stage(trace: Trace) -> str | None:
+    """The name of the only stage, which differs between a prefill and a decoding step of one model."""
+    stages = trace.made.get("stages", ())
+    return stages[0]["name"] if len(stages) == 1 else None
+
+
+def _signatures(trace: Trace, without_stage: bool) -> dict[str, Counter[tuple[Any, ...]]]:
     """Module path -> its operators with their numbers."""
     columns = trace.operators
-    paths = (
-        columns["module"].tolist() if "module" in columns else [f"layer {layer}" for layer in columns["layer"].tolist()]
-    )
+    layers = [f"layer {layer}" for layer in columns["layer"].tolist()]
+    paths = columns["module"].tolist() if "module" in columns else layers
+    if without_stage and _stage(trace):
+        paths = [path.partition(".")[2] for path in paths]
     names = [name for name in COLUMNS if name not in ("sequence", "step", "layer", "part")]
     found: dict[str, Counter[tuple[Any, ...]]] = {}
     for path, *row in zip(paths, *(columns[name].tolist() for name in names), strict=True):
