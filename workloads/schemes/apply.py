@@ -66,6 +66,8 @@ def _check(trace: Trace, scheme: Scheme, rank: int | None, lora_rank: int) -> No
     missing = not trace.weights or not trace.operands or "module" not in trace.operators
     if missing:
         raise ValueError(f"{trace.name}: a scheme needs the modules, operands and weights of an exported trace")
+    if "scheme" in trace.made:
+        raise ValueError(f"{trace.name}: must be a trace as exported, is already under {trace.made['scheme']['name']}")
     for name, value in (("rank", rank), ("lora_rank", lora_rank)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise ValueError(f"{name}: must be an integer >= 0, got {value!r}")
