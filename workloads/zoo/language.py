@@ -77,7 +77,7 @@ CONFIGURATIONS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 def causal_stage(name: str, module: Any, cache: Any, place: Place, options: Mapping[str, Any]) -> Stage:
     """One prefill or one decode step of a causal language model: ids int64 [batch, tokens] behind `cache`."""
     ids = tensor((options["batch"], options["tokens"]), place, "ids", below=module.config.vocab_size)
-    kwargs = {"past_key_values": cache, "use_cache": True}
+    kwargs = {"past_key_values": cache}
     if options["logits"] == "last":
         kwargs["logits_to_keep"] = 1
     return Stage(name, module, (ids,), kwargs)

@@ -1,7 +1,8 @@
 """Where and with what a model of the zoo is built: shapes only, random weights, or a local checkpoint.
 
 torch is imported inside functions. A module is built on its device and in its format at once, so that 8e9 parameters
-cost neither a copy on the host nor an initialization there. Left out: checkpoints on "meta", and any download.
+cost neither a copy on the host nor an initialization there. Left out: checkpoints on "meta", any download, and buffers
+that a class draws at random in place.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from workloads.zoo.registry import Place
 
 DEVICES = ("meta", "cpu", "cuda")
 DTYPES = ("bfloat16", "float16", "float32")
+# in-place initializations to skip, by name: torch.nn.init and transformers wrap each other's
+RANDOM = {"normal_", "uniform_", *(f"{kind}_{way}_" for kind in ("kaiming", "xavier") for way in ("normal", "uniform"))}
 DEVIATION = 0.02  # of random weights: the `initializer_range` of GPT-2, BERT and Llama
 
 
@@ -89,9 +92,11 @@ def _placed(place: Place) -> Iterator[None]:
 
     class Unfilled(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return args[0] if func in skipped else func(*args, **(kwargs or {}))
+            given = kwargs or {}
+            if getattr(func, "__name__", "") in RANDOM:
+                return args[0] if args else given["tensor"]
+            return func(*args, **given)
 
-    skipped = (torch.Tensor.normal_, torch.Tensor.uniform_)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype_of(place))
     try:

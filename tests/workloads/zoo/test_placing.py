@@ -65,6 +65,14 @@ def test_random_weights_are_sane_and_the_same_again() -> None:
     assert sum(float(bias.abs().sum()) for bias in biases) == 0
 
 
+def test_building_leaves_the_callers_random_numbers_alone() -> None:
+    """And spends no time on weights that are drawn again."""
+    before = torch.get_rng_state()
+    construct(llama(), CPU)
+    construct(partial(torch.nn.Linear, 4, 4), CPU)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_buffers_are_those_of_the_class_in_full_precision() -> None:
     """Frequencies of RoPE in bfloat16 would be off by 0.4 %."""
     found = construct(llama(rope_theta=5e5), Place("cpu", "bfloat16")).model.rotary_emb.inv_freq
