@@ -72,6 +72,8 @@ def test_a_split_layer_reads_two_inputs_the_second_unsigned() -> None:
     assert (first["format"], first["shape"], first["bytes"]) == ("int4", "5x64", 5 * (32 + 2))
     assert (second["format"], second["shape"], second["bytes"]) == ("uint4", "5x256", 5 * (128 + 8))
     assert weight["bytes"] == 64 * (320 // 2 + 2 * 5)
+    read = [one["read_bytes"] for one in rows(trace)[4:] if one["op"] == "scheme.quantize"]
+    assert read == [5 * 64 * 2 + 64 * 2, 5 * 256 * 2 + 256 * 2]  # each its own part, and its smoothing vector
     assert ops(trace)[row + 1 :] == ["low_rank_up", "low_rank_up"]
     assert [operands(trace, row + 2)[2]["producer"], operands(trace, row + 1)[2]["producer"]] == [row + 1, row]
 
