@@ -1,5 +1,6 @@
 """A trace under a scheme: what is added, what stays, who reads what."""
 
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,11 @@ def test_a_prefill_attends_in_sixteen_bits_and_writes_every_token() -> None:
     assert trace.operators["read_bytes"][-1] == before.operators["read_bytes"][-1]
     assert trace.operators["write_bytes"][-2] == 9 * 2 * (4 + 4)
     assert "cache_write" not in ops(annotate(before, "w4a16"))  # its cache is 16 bit
+
+
+def test_facts_of_the_model_as_it_ran_are_left_behind() -> None:
+    timed = replace(toy_trace([Layer("layers.0.fc", 5, 64, 128)]), facts={"seconds": np.ones(1)})
+    assert annotate(timed, "w8a8").facts == {}
 
 
 def test_a_trace_under_a_scheme_takes_no_other() -> None:

@@ -44,7 +44,8 @@ def annotate(trace: Trace, scheme: Scheme | str, *, rank: int | None = None, lor
     Tensors in the trace's main number format (that of most parameters) take the scheme's default; islands in
     another one (float32 in a bfloat16 trace) stay. With a quantised KV cache, each attention of a decoder is
     preceded by the write of its new keys and values, and reads the cache where it has more keys than queries;
-    the copies by which eager code extends a cache stay as recorded.
+    the copies by which eager code extends a cache stay as recorded. Facts (times, statistics) are those of the
+    model as it ran and are left behind.
     """
     scheme = read_scheme(scheme) if isinstance(scheme, str) else scheme
     writer = _Writer(trace, assign(trace, scheme, rank=rank, lora_rank=lora_rank))
@@ -55,7 +56,7 @@ def annotate(trace: Trace, scheme: Scheme | str, *, rank: int | None = None, lor
     }
     scheme_of = {"name": scheme.name, "rank": rank, "lora_rank": lora_rank, "dead_rules": list(writer.given.dead)}
     made = {**trace.made, "scheme": scheme_of}
-    return Trace(trace.name, trace.model, made, facts=trace.facts, **tables)
+    return Trace(trace.name, trace.model, made, **tables)
 
 
 class _Writer:
