@@ -92,6 +92,9 @@ def _stage(
     """Latent [batch, channels, size/pixels, size/pixels], text [batch, tokens, 2304], timestep and mask."""
     batch, text, side = options["batch"], options["tokens"], options["size"] // pixels
     module = construct(lambda: make({**fields, "sample_size": side}), place, "transformer")
+    if module.config.interpolation_scale != fields["interpolation_scale"]:
+        rule = f"interpolation_scale must be {fields['interpolation_scale']} at size {options['size']}"
+        raise ValueError(f"weights: {place.weights}: {rule}, got {module.config.interpolation_scale}")
     kwargs = {
         "hidden_states": tensor([batch, fields["in_channels"], side, side], place, seed=1),
         "encoder_hidden_states": tensor([batch, text, fields["caption_channels"]], place, seed=2),

@@ -136,3 +136,15 @@ def test_plain_feed_forward_works_on_each_place_alone() -> None:
     assert module(x).shape == x.shape
     alone = module(x[:, :, 1:2, 3:4])
     assert torch.allclose(module(x)[:, :, 1:2, 3:4], alone, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_size_is_refused(tmp_path: Any, only_stage: Any) -> None:
+    """The encoding has no parameters: without a check, weights of 1024 would run at 2048 without it."""
+    small = {"layers": 1, "tokens": 8}
+    only_stage("sana_600m", Place("cpu", "bfloat16"), size=1024, **small).module.save_pretrained(
+        tmp_path / "transformer"
+    )
+    loaded = only_stage("sana_600m", Place("cpu", "bfloat16", str(tmp_path)), size=512, **small)
+    assert not dict(loaded.module.named_buffers())
+    with pytest.raises(ValueError, match=r"interpolation_scale must be 1\.0 at size 2048, got None"):
+        only_stage("sana_600m", Place("cpu", "bfloat16", str(tmp_path)), size=2048, **small)
