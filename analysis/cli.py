@@ -73,6 +73,8 @@ def list_all(as_json: Json = False) -> None:
     names = {
         "machines": list(machine_names()),
         "workloads": workload_names(),
+        "exported models": workload_names("exported"),
+        "values of real runs": workload_names("values"),
         "benchmarks": benchmark_names(),
         "decoding steps": [NAMES],
         "examples": example_names(),

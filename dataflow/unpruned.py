@@ -35,6 +35,8 @@ def dense_work(trace: Trace, work: list[AttentionWork] | None = None) -> list[At
     """
     if work is None:
         work = attention_work(trace, None if trace.made["kind"] == "recorded" else Policy())
+    if trace.made["kind"] == "exported":  # dense already, and its layers need not be alike
+        return work
     return [unpruned(sequence, trace.model["layers"], trace.model["heads"]) for sequence in work]
 
 
@@ -74,8 +76,12 @@ def few_layers(work: AttentionWork, least: int = LONG) -> tuple[AttentionWork, i
     """(the first layers of an unpruned sequence, how many times they make the whole).
 
     The fewest that divide the layers and have `least` K vectors, all steps of them; the whole where that is shorter.
-    Layers do not overlap and are alike, but for the phase of the refresh.
+    Layers do not overlap and are alike, but for the phase of the refresh; where they are not, the whole.
     """
+    if len({*zip(work.step.tolist(), work.queries.tolist(), work.keys.tolist(), strict=True)}) > len(
+        np.unique(work.step)
+    ):
+        return work, 1
     layers = int(work.layer.max()) + 1
     shares = (n for n in range(1, layers + 1) if layers % n == 0 and int(work.keys.sum()) * n >= least * layers)
     kept = next(shares, layers)

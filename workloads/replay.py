@@ -44,7 +44,7 @@ def attention_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
     """The attention of each sequence under `policy`, by replay of the dense facts.
 
     A recorded trace has its pruning in it: `policy` must then be None. Raises ValueError otherwise.
-    A benchmark and a decoding step have a policy of their own, used for None.
+    A benchmark and a decoding step have a policy of their own, used for None; an exported trace is dense.
     """
     if trace.made["kind"] == "benchmark":
         from workloads.benchmarks import work
@@ -54,6 +54,12 @@ def attention_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
         from workloads.llm_decode import named_work
 
         return named_work(trace, policy)
+    if trace.made["kind"] == "exported":
+        from workloads.export.attention import exported_work
+
+        return exported_work(trace, policy)
+    if trace.made["kind"] == "values":
+        raise ValueError(f"{trace.name}: holds statistics of values and operands, no workload that could run")
     if trace.made["kind"] == "recorded":
         if policy is not None:
             raise ValueError(f"{trace.name}: policy must be None, the pruning is recorded, got {policy}")

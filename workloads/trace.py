@@ -111,7 +111,8 @@ def _find(name: str, others: str) -> Path:
     shipped = [name for shelf in SHELVES for name in workload_names(shelf)]
     near = get_close_matches(name, [*shipped, *benchmark_names()], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    known = f"{', '.join(shipped)}, one of the {len(benchmark_names())} benchmarks, {others}"
+    more = f"one of the {len(workload_names('exported'))} exported models (tilewright trace list)"
+    known = f"{', '.join(workload_names())}, {more}, one of the {len(benchmark_names())} benchmarks, {others}"
     kinds = "a trace (.zip), .yaml or .csv file"
     raise ValueError(f"workload: must be one of {known}, or {kinds}, got {name!r}{hint}")
 
