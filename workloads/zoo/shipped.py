@@ -12,7 +12,7 @@ from workloads.trace import DATA, SUFFIX
 FOLDER = DATA / "exported"
 Options = Mapping[str, Any]
 _SIZES: dict[str, tuple[int, ...]] = {
-    **{name: (512, 1024, 2048, 4096) for name in ("flux_dev", "sana_600m", "sana_1600m", "dc_ae_f32c32_decode")},
+    **dict.fromkeys(("flux_dev", "sana_600m", "sana_1600m", "dc_ae_f32c32_decode"), (512, 1024, 2048, 4096)),
     "dc_ae_f32c32_encode": (512, 1024, 2048, 4096),
     "flux_schnell": (1024,),
     "pixart_sigma": (512, 1024, 2048),
