@@ -76,6 +76,7 @@ def test_what_one_stage_makes_the_next_can_take(name: str, guidance: float) -> N
     assert (prediction.shape, prediction.dtype) == (sampler.args[1].shape, sampler.args[1].dtype)
     assert (following.shape, following.dtype) == (given.shape, given.dtype)
     assert (x.shape, x.dtype) == (sampler.args[0].shape, sampler.args[0].dtype) == (latent.args[0].shape, x.dtype)
+    assert x.dtype == (torch.float32 if name.startswith("sana") else torch.bfloat16)  # as the pipelines keep it
     assert all(tensor.dtype == torch.float32 for tensor in history)
     assert (decoded.shape, decoded.dtype) == (found["decoder"].args[0].shape, found["decoder"].args[0].dtype)
 
@@ -108,6 +109,7 @@ def test_dev_is_told_its_scale() -> None:
         ({"guidance": -1}, "guidance: must be a number >= 0"),
         ({"guidance": "high"}, "guidance: must be a number >= 0"),
         ({"guidance": float("nan")}, "guidance: must be a number >= 0"),
+        ({"guidance": float("inf")}, "guidance: must be a number >= 0"),
         ({"steps": 0}, "steps: must be an integer >= 1"),
         ({"sampler": "ddim"}, "sampler: must be one of"),
     ],
@@ -139,7 +141,7 @@ def test_the_flow_steps_are_those_of_the_samplers() -> None:
 def test_noise_steps_stay_on_the_line_of_a_known_image() -> None:
     image, noise = torch.full((1, 2, 4, 4), 0.7), torch.randn(1, 2, 4, 4)
     (alpha, sigma), (next_alpha, next_sigma), _ = _levels(20, "linear")
-    prediction = torch.cat([noise, noise], dim=1)  # the second half is the variance, and is dropped
+    prediction = torch.cat([noise, noise + 1], dim=1)  # the second half is the variance, and is dropped
     moved, data, _ = step_module(dpm_noise_step(20), None)(alpha * image + sigma * noise, prediction, image)
     assert torch.allclose(moved, next_alpha * image + next_sigma * noise, atol=1e-5)
     assert torch.allclose(data, image, atol=1e-5)
