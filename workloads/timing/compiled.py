@@ -18,22 +18,16 @@ RECOMPILATIONS = 64  # shapes of one class; DC-AE has six widths of the same blo
 
 
 def repeated_blocks(module: Any) -> list[Any]:
-    """The outermost modules that a list or sequence holds two or more of, by class; containers are looked into."""
+    """The outermost modules that a list or sequence holds two or more of, by class; leaves left out."""
     from torch import nn
 
-    containers = (nn.ModuleList, nn.Sequential)
+    listed = (nn.ModuleList, nn.Sequential)
+    members = [*module.children()]
+    classes = [type(one) for one in members if isinstance(module, listed) and not isinstance(one, listed)]
     found: list[Any] = []
-    for child in module.children():
-        if not isinstance(child, containers):
-            found += repeated_blocks(child)
-            continue
-        members = [one for one in child if not isinstance(one, containers)]
-        classes = [type(one) for one in members]
-        chosen = [one for one in members if classes.count(type(one)) > 1 and next(one.children(), None) is not None]
-        rest = [one for one in child if not any(one is other for other in chosen)]
-        found += chosen
-        for one in rest:
-            found += repeated_blocks(one)
+    for one in members:
+        repeats = classes.count(type(one)) > 1 and next(one.children(), None) is not None
+        found += [one] if repeats else repeated_blocks(one)
     return found
 
 

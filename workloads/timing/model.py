@@ -15,7 +15,9 @@ from workloads.timing.surroundings import surroundings
 from workloads.timing.telemetry import Sampler, nvml_sampler
 from workloads.zoo.registry import Place, Stage, find_model, options_of
 
-PARTS = ("eager", "rows", "graph", "compiled", "compiled_graph", "compiled_kernels")
+EAGER = ("eager", "rows", "graph")
+COMPILED = ("compiled", "compiled_kernels", "compiled_graph")
+PARTS = (*EAGER, *COMPILED)
 Log = Callable[[str], None]
 Save = Callable[[Mapping[str, Any]], None]
 
@@ -70,6 +72,7 @@ def time_stages(
     commit: str = "",
     log: Log = lambda text: None,
     save: Save = lambda record: None,
+    known: Mapping[str, Any] | None = None,
     compile_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Times of the stages, run one after another, each once, in inference mode on `device`.
@@ -83,19 +86,24 @@ def time_stages(
     compiled_kernels  kernels of the compiled pass by name
     failures          reason by part, for those that did not work
     log, save         called with a line of text, and with the record after each part
+    known             a record to go on with: what it holds stays, other than `parts`
     Raises ValueError for an unknown part.
     """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise ValueError(f"parts: must be among {', '.join(PARTS)}, got {unknown[0]!r}")
-    record: dict[str, Any] = {"name": name, "model": dict(model), "complete": False, "failures": {}}
+    record: dict[str, Any] = {"failures": {}, **(known or {}), "name": name, "model": dict(model)}
+    record["failures"] = {part: why for part, why in record["failures"].items() if part not in ("model", *parts)}
     run = _Run(stages, device, record, tuple(parts), log, save)
     record["weights_bytes"] = sum(p.numel() * p.element_size() for s in stages for p in s.module.parameters())
     run.part("made", lambda: surroundings(device, commit), always=True)
     run.measure(compile_options or {})
-    record["complete"] = True
-    save(record)
     return record
+
+
+def missing(record: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    """Those of `parts` of which a record has neither a result nor a reason."""
+    return [part for part in parts if part not in record and part not in record.get("failures", {})]
 
 
 class _Run:
@@ -114,7 +122,10 @@ class _Run:
             self.part("rows", lambda: profiled_rows(self.stages, self.device))
             self.part("graph", self.graph)
             if "compiled" in self.parts:
-                self.part("compiled_blocks", lambda: self.compiled(compile_options), always=True, keep=False)
+                self.part("compiled", lambda: self.compiled(compile_options), keep=False)
+                for part in missing(self.record, [one for one in self.parts if one in COMPILED]):
+                    self.record["failures"][part] = "needs the compiled pass, which failed"
+                self.save(self.record)
 
     def part(self, name: str, measure: Callable[[], Any], *, always: bool = False, keep: bool = True) -> None:
         """Measure, note the result or the reason that there is none, and save."""
@@ -126,6 +137,7 @@ class _Run:
             result = measure()
             if keep:
                 self.record[name] = result
+                self.record["failures"].pop(name, None)
         except Exception as error:
             reason = _reason(error)
             self.record["failures"][name] = reason

@@ -1,11 +1,11 @@
 """Which models a recording times, in order: the most wanted first."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from workloads.timing.model import PARTS, label
+from workloads.timing.model import COMPILED, EAGER, PARTS, label
 from workloads.zoo.registry import find_model
 
 
@@ -48,15 +48,23 @@ DEFAULT = (
     Job("bert_base", {"tokens": 384}),
     Job("gpt2_medium", {"tokens": 992}),
     Job("gpt2_medium", {"tokens": 1, "past": 1023}),
-    Job("gpt2_small", {"tokens": 992}),
-    Job("gpt2_small", {"tokens": 1, "past": 1023}),
-    Job("dc_ae_f32c32_decode", {"size": 4096}),
+    Job("gpt2_small", {"tokens": 992}, parts=EAGER),
+    Job("gpt2_small", {"tokens": 1, "past": 1023}, parts=EAGER),
+    Job("dc_ae_f32c32_decode", {"size": 4096}, parts=EAGER),  # last: tensors of 2^31 elements may fail or be slow
 )
 SMOKE = (
     Job("bert_base", {"layers": 2, "tokens": 64}),
     Job("llama3_8b", {"layers": 2, "tokens": 1, "past": 64}),
 )
 PLANS = {"default": DEFAULT, "smoke": SMOKE}
+
+
+def sweeps(jobs: Sequence[Job]) -> list[Job]:
+    """All eager measurements first, then what must be compiled, which takes most of the time."""
+    halves = [
+        [replace(job, parts=tuple(p for p in job.parts if p in half)) for job in jobs] for half in (EAGER, COMPILED)
+    ]
+    return [job for half in halves for job in half if job.parts]
 
 
 def jobs_of(text: str) -> tuple[Job, ...]:

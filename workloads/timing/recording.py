@@ -3,8 +3,9 @@
     python -m workloads.timing.recording --out FOLDER --plan default --budget-s 500 --commit HASH
 
 Writes `<label>.json.gz` after each part of each model and `<label>.trace.zip` at its end (the exporter's trace, with
-the times in it), `summary.json` and, if asked for, everything in one .tar file.  A model whose record is complete is
-skipped; one that crashes, hangs past --limit-s or fails leaves its reason, and the next one starts.
+the times in it), `summary.json` and, if asked for, everything in one .tar file.  All models are timed eagerly before
+the first is compiled.  What a record has already is skipped; a model that crashes, hangs past --limit-s or fails leaves
+its reason, and the next one starts.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from workloads.timing.isolation import CANNOT_FORK, run_isolated
-from workloads.timing.plan import PLANS, Job, jobs_of
+from workloads.timing.model import missing
+from workloads.timing.plan import PLANS, Job, jobs_of, sweeps
 from workloads.timing.record import SUFFIX, read_record, timed_trace, write_record
 
 LEAST_S = 10.0  # no model is started with less left
@@ -56,10 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setting = Setting(
         given.out, given.device, given.commit, not given.no_compile, not given.no_traces, given.isolate, given.limit_s
     )
-    summary = record_plan(jobs, setting, given.budget_s - (time.monotonic() - begin), bundle=given.bundle)
+    chosen = [job for job in sweeps(jobs) if setting.compiling or "compiled" not in job.parts]
+    summary = record_plan(chosen, setting, given.budget_s - (time.monotonic() - begin), bundle=given.bundle)
     for line in table(summary):
         print(line, flush=True)
-    return int(any(row["status"] not in ("recorded", "there") for row in summary))
+    bad = ("failed", "stopped", "not started")
+    return int(any(status in bad for row in summary for status in row["status"].split(", ")))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,25 +101,25 @@ def record_plan(
 ) -> list[dict[str, Any]]:
     """Record the jobs in order; rows of label, status, seconds and what the record says in short.
 
-    status   "recorded", "there" (complete before), "failed", "stopped" (out of time), "not started"
+    status   by part of the plan, joined: "recorded", "there" (before), "failed", "stopped" (out of time), "not started"
     """
     end = time.monotonic() + budget_s
     setting.out.mkdir(parents=True, exist_ok=True)
-    summary: list[dict[str, Any]] = []
+    summary: dict[str, dict[str, Any]] = {}
     how = setting.isolate
     for job in jobs:
         begin = time.monotonic()
         limit = min(setting.limit_s, end - begin)
-        status = "there" if is_complete(_file(setting, job)) else "not started" if limit < LEAST_S else ""
+        status = "there" if is_complete(setting, job) else "not started" if limit < LEAST_S else ""
         if not status:
-            log(f"{job.label} begins, {end - begin:.0f} s left")
+            log(f"{job.label} begins ({', '.join(job.parts)}), {end - begin:.0f} s left")
             status, how = _run(runner or record_job, job, setting, limit, how)
-        summary.append(_row(job, setting, status, time.monotonic() - begin))
+        summary[job.label] = _row(job, setting, status, time.monotonic() - begin, summary.get(job.label))
         log(f"{job.label}: {status} after {time.monotonic() - begin:.1f} s")
-        (setting.out / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
+        (setting.out / "summary.json").write_text(json.dumps([*summary.values()], indent=1, sort_keys=True) + "\n")
         if bundle is not None:
             _pack(setting.out, bundle)
-    return summary
+    return [*summary.values()]
 
 
 def _run(runner: Runner, job: Job, setting: Setting, limit_s: float, how: str) -> tuple[str, str]:
@@ -130,7 +134,7 @@ def _run(runner: Runner, job: Job, setting: Setting, limit_s: float, how: str) -
         return "stopped", how
     if status:
         note(setting, job, f"the process ended with status {status}")
-    return ("recorded" if is_complete(_file(setting, job)) else "failed"), how
+    return ("recorded" if is_complete(setting, job) else "failed"), how
 
 
 def _attempt(runner: Runner, job: Job, setting: Setting) -> int:
@@ -140,8 +144,10 @@ def _attempt(runner: Runner, job: Job, setting: Setting) -> int:
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
         log(f"{job.label}: {text}")
+        if "forked subprocess" in text:
+            return CANNOT_FORK
         note(setting, job, text)
-        return CANNOT_FORK if "forked subprocess" in text else 1
+        return 1
     return 0
 
 
@@ -154,10 +160,16 @@ def record_job(job: Job, setting: Setting) -> None:
     tell = partial(_tell, begin)
     stages, about = built(job.name, job.options, Place(setting.device, job.format))
     tell("built")
-    parts = [part for part in job.parts if setting.compiling or not part.startswith("compiled")]
-    save = partial(_save, _file(setting, job))
     record = time_stages(
-        job.label, stages, about, setting.device, parts=parts, commit=setting.commit, log=tell, save=save
+        job.label,
+        stages,
+        about,
+        setting.device,
+        parts=job.parts,
+        commit=setting.commit,
+        log=tell,
+        save=partial(_save, _file(setting, job)),
+        known=_known(_file(setting, job)),
     )
     if setting.traces and "rows" in record:
         _write_trace(job, setting, stages, about, record)
@@ -173,13 +185,14 @@ def _tell(begin: float, text: str) -> None:
 
 
 def _write_trace(job: Job, setting: Setting, stages: Any, about: Any, record: Any) -> None:
-    """The trace beside the record; what hinders it is noted in the record."""
+    """The trace beside the record; one that is there gets the new times. What hinders it is noted in the record."""
     from workloads.export.exporter import export_stages
-    from workloads.trace_file import write_trace
+    from workloads.trace_file import read_trace, write_trace
 
+    file = setting.out / f"{job.label}.trace.zip"
     try:
-        trace = timed_trace(export_stages(job.label, stages, about), record)
-        write_trace(trace, setting.out / f"{job.label}.trace.zip")
+        trace = read_trace(file) if file.exists() else export_stages(job.label, stages, about)
+        write_trace(timed_trace(trace, record), file)
     except Exception as error:
         log(f"{job.label}: trace: {error}")
         note(setting, job, f"{type(error).__name__}: {error}", "trace")
@@ -189,33 +202,36 @@ def _file(setting: Setting, job: Job) -> Path:
     return setting.out / f"{job.label}{SUFFIX}"
 
 
-def is_complete(file: Path) -> bool:
+def _known(file: Path) -> dict[str, Any]:
+    """The record of that file; an empty one if there is none that can be read."""
     try:
-        return bool(read_record(file).get("complete"))
+        return read_record(file)
     except (OSError, ValueError):
-        return False
+        return {}
+
+
+def is_complete(setting: Setting, job: Job) -> bool:
+    """Whether the record has a result or a reason for each part of the job."""
+    return not missing(_known(_file(setting, job)), job.parts)
 
 
 def note(setting: Setting, job: Job, reason: str, what: str = "model") -> None:
     """Put a reason into the record, or make a record of it."""
-    try:
-        record = read_record(_file(setting, job))
-    except (OSError, ValueError):
-        record = {"name": job.label, "model": {"name": job.name, "options": dict(job.options)}, "complete": False}
+    start: dict[str, Any] = {"name": job.label, "model": {"name": job.name, "options": dict(job.options)}}
+    record = _known(_file(setting, job)) or start
     record.setdefault("failures", {}).setdefault(what, reason)
     write_record(record, _file(setting, job))
 
 
-def _row(job: Job, setting: Setting, status: str, seconds: float) -> dict[str, Any]:
-    row = {"label": job.label, "status": status, "seconds": round(seconds, 1), "failures": {}}
-    try:
-        record = read_record(_file(setting, job))
-    except (OSError, ValueError):
-        return row
+def _row(job: Job, setting: Setting, status: str, seconds: float, before: dict[str, Any] | None) -> dict[str, Any]:
+    """A row of the summary; of a job in two parts, both."""
+    if before:
+        status, seconds = f"{before['status']}, {status}", before["seconds"] + seconds
+    record = _known(_file(setting, job))
+    row = {"label": job.label, "status": status, "seconds": round(seconds, 1), "failures": record.get("failures", {})}
     for part in ("eager", "graph", "compiled", "compiled_graph"):
         row[f"{part}_us"] = record.get(part, {}).get("pass_us")
-    row["kernels_us"] = record.get("rows", {}).get("total_us")
-    return row | {"failures": record.get("failures", {})}
+    return row | {"kernels_us": record.get("rows", {}).get("total_us")}
 
 
 def table(summary: Sequence[dict[str, Any]]) -> list[str]:
