@@ -206,7 +206,7 @@ def _known(file: Path) -> dict[str, Any]:
     """The record of that file; an empty one if there is none that can be read."""
     try:
         return read_record(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         return {}
 
 
