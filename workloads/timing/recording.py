@@ -27,6 +27,14 @@ from workloads.timing.plan import PLANS, Job, jobs_of, sweeps
 from workloads.timing.record import SUFFIX, read_record, timed_trace, write_record
 
 LEAST_S = 10.0  # no model is started with less left
+_LIBRARIES = {  # name: classes that it loads late
+    "torch._dynamo": (),
+    "workloads.export.recorder": (),
+    "transformers": ("BertModel", "GPT2LMHeadModel", "LlamaForCausalLM", "Qwen2ForCausalLM"),
+    "diffusers.models": (
+        *("AutoencoderDC", "FluxTransformer2DModel", "PixArtTransformer2DModel", "SanaTransformer2DModel"),
+    ),
+}
 Runner = Callable[[Job, "Setting"], None]
 
 
@@ -89,11 +97,13 @@ def log(text: str) -> None:
 
 def _preload() -> None:
     """Libraries, once for all children. Nothing here may touch CUDA."""
-    for name in ("torch._dynamo", "transformers", "diffusers.models", "workloads.export.recorder"):
+    for module, names in _LIBRARIES.items():
         try:
-            import_module(name)
-        except ImportError as error:  # models that need it will say so
-            log(f"{name}: {error}")
+            loaded = import_module(module)
+            for name in names:
+                getattr(loaded, name)
+        except Exception as error:  # models that need it will say so
+            log(f"{module}: {type(error).__name__}: {error}")
 
 
 def record_plan(
