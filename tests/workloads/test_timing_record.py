@@ -48,6 +48,7 @@ def test_a_record_survives_its_file_with_rounded_times(tmp_path):
     first = file.read_bytes()
     write_record(back, file)
     assert file.read_bytes() == first
+    assert first[4:8] == bytes(4)  # no time of writing
     assert [path.name for path in tmp_path.iterdir()] == ["toy.json.gz"]
 
 

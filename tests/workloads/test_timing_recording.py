@@ -103,6 +103,18 @@ def test_cuda_in_the_parent_makes_the_next_process_a_fresh_one(tmp_path, monkeyp
     assert ways == ["fork", "spawn", "spawn"]
 
 
+def test_cuda_that_refuses_a_fork_is_told_from_other_failures(tmp_path):
+    def runner(job, setting):
+        if len(setting.commit):
+            raise RuntimeError("Cannot re-initialize CUDA in forked subprocess. Use the 'spawn' start method")
+        raise RuntimeError("out of memory")
+
+    assert recording._attempt(runner, SMALL, Setting(tmp_path, commit="abc")) == CANNOT_FORK
+    assert [*tmp_path.iterdir()] == []  # not yet a failure of the model
+    assert recording._attempt(runner, SMALL, Setting(tmp_path)) == 1
+    assert "out of memory" in read_record(tmp_path / f"{SMALL.label}.json.gz")["failures"]["model"]
+
+
 def test_a_forked_child_tells_its_status():
     assert run_isolated(lambda: 3, 20, "fork") == 3
     assert run_isolated(lambda: 0, 20, "fork") == 0

@@ -1,8 +1,8 @@
 """torch.compile of repeated blocks, in place: each class of block is compiled once and serves all its instances.
 
 Much quicker than the whole model, and what is left out between blocks (embeddings, the last norm and projection) runs
-eagerly.  A decoder's block takes its layer of the key-value cache as an object of one class, and all layer numbers are
-made 0, since PyTorch would compile every number and every class anew.
+eagerly.  A decoder's block is handed its layer of the key-value cache as an object of one class in the place of the whole cache,
+since PyTorch would compile a block anew for every layer number that it looks up there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,11 +86,8 @@ def _share_cache(blocks: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Calla
     layers = getattr(cache, "layers", [])
     if cache is None or len(layers) != len(blocks):
         return []
-    undo: list[Callable[[], Any]] = []
-    for block, layer in zip(blocks, layers, strict=True):
-        undo.append(_give_layer(block, cache, _LayerCache(layer.keys, layer.values)))
-        undo += [_renumber(one) for one in block.modules() if isinstance(getattr(one, "layer_idx", None), int)]
-    return undo
+    pairs = zip(blocks, layers, strict=True)
+    return [_give_layer(block, cache, _LayerCache(layer.keys, layer.values)) for block, layer in pairs]
 
 
 def _give_layer(block: Any, cache: Any, layer: _LayerCache) -> Callable[[], Any]:
@@ -99,15 +96,6 @@ def _give_layer(block: Any, cache: Any, layer: _LayerCache) -> Callable[[], Any]
         return args, {name: layer if one is cache else one for name, one in kwargs.items()}
 
     return block.register_forward_pre_hook(swap, with_kwargs=True).remove
-
-
-def _renumber(module: Any) -> Callable[[], Any]:
-    before, module.layer_idx = module.layer_idx, 0
-
-    def restore() -> None:
-        module.layer_idx = before
-
-    return restore
 
 
 @contextmanager
