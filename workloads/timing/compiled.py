@@ -1,8 +1,8 @@
 """torch.compile of repeated blocks, in place: each class of block is compiled once and serves all its instances.
 
 Much quicker than the whole model, and what is left out between blocks (embeddings, the last norm and projection) runs
-eagerly.  A decoder's block is handed its layer of the key-value cache as an object of one class in the place of the whole cache,
-since PyTorch would compile a block anew for every layer number that it looks up there.
+eagerly.  A decoder's block is handed its layer of the key-value cache as an object of one class in the place of the
+whole cache, since PyTorch would compile a block anew for every layer number that it looks up there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
