@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from workloads.decoder import DecoderShape, build_decoder, load_decoder
-from workloads.minilm import PACKAGE
 from workloads.zoo.cache import filled_cache, kv_tensors
 from workloads.zoo.language import causal_stage, check_lengths, mode
 from workloads.zoo.placing import construct, dtype_of, tensor
@@ -64,6 +63,8 @@ def _minilm(place: Place, options: Mapping[str, Any]) -> list[Stage]:
 
 def _installed() -> str | None:
     """The folder of the model in the installed package of `workloads/minilm.py`."""
+    from workloads.minilm import PACKAGE  # inside: it asks for pydantic, which machines that only measure may lack
+
     spec = find_spec(PACKAGE)
     folders = (spec.submodule_search_locations or []) if spec else []
     return next((str(Path(folder) / "model") for folder in folders), None)
