@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from workloads.timing.plan import DEFAULT, PLANS, Job, jobs_of, sweeps
 from workloads.timing.record import read_record, write_record
 from workloads.timing.recording import Setting, record_plan, table
 
+ROOT = Path(__file__).parents[2]
 SMALL, LARGE = Job("bert_base", {"tokens": 8}, parts=EAGER), Job("bert_large", {"tokens": 8}, parts=EAGER)
 
 
@@ -136,3 +140,21 @@ def test_plans_and_names():
 def test_a_wrong_plan_is_told_in_one_line(tmp_path, capsys):
     assert recording.main(["--out", str(tmp_path), "--plan", "flux_de"]) == 2
     assert "did you mean 'flux_dev'" in capsys.readouterr().err
+
+
+def test_a_machine_that_only_measures_needs_few_packages():
+    """The image of a GPU machine has torch and NumPy, but not what reads YAML files or draws the command line."""
+    script = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pydantic", "ruamel", "simpy", "typer", "pynvml"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+from workloads.timing import recording
+from workloads.export.exporter import export_stages
+from workloads.trace_file import write_trace
+recording.jobs_of("t5_xxl")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-400:]
