@@ -74,6 +74,7 @@ def list_all(as_json: Json = False) -> None:
         "machines": list(machine_names()),
         "workloads": workload_names(),
         "exported models": workload_names("exported"),
+        "timed models": workload_names("timed"),
         "values of real runs": workload_names("values"),
         "benchmarks": benchmark_names(),
         "decoding steps": [NAMES],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 DATA = Path(__file__).parent / "data"
 BENCHMARKS = Path(__file__).parent / "benchmarks" / "specs"
 SUFFIX = ".trace.zip"
-SHELVES = ("", "exported", "values")  # folders under data
+SHELVES = ("", "exported", "timed", "values")  # folders under data
 Columns = Mapping[str, NDArray[Any]]
 COLUMNS = (
     *("kind", "part", "sequence", "step", "layer", "flops"),
@@ -74,7 +74,8 @@ def _check_table(where: str, columns: Columns, layouts: tuple[tuple[str, ...], .
 def workload_names(shelf: str = "") -> list[str]:
     """Names of the shipped workloads: those that carry the facts that accelerators react to, or those of a shelf.
 
-    shelf   "exported": operators of full-size models (`workloads/export`); "values": statistics of real runs
+    shelf   "exported": operators of full-size models (`workloads/export`); "timed": the same with times measured on
+            a GPU (`workloads/timing`); "values": statistics of real runs (`workloads/values`)
     """
     return sorted(path.name.removesuffix(SUFFIX) for path in (DATA / shelf).glob(f"*{SUFFIX}"))
 
@@ -136,7 +137,8 @@ def describe(trace: Trace) -> list[tuple[str, str]]:
     """Rows (what, value) of `tilewright trace show`."""
     rows = [("name", trace.name)]
     rows += [(f"model.{key}", _short(value)) for key, value in trace.model.items()]
-    rows += [(f"made.{key}", _short(value)) for key, value in trace.made.items()]
+    rows += [(f"made.{key}", _short(value)) for key, value in trace.made.items() if key != "timed"]
+    rows += [(f"timed.{key}", _short(value)) for key, value in trace.made.get("timed", {}).get("made", {}).items()]
     rows += list(_operator_rows(trace.operators))
     for name, values in trace.facts.items():
         rows.append((f"facts.{name}", f"{values.dtype} {list(values.shape)}"))

@@ -1,10 +1,11 @@
-"""A trace as a picture: FLOPs and bytes along the run, module by module."""
+"""A trace as a picture: FLOPs and bytes along the run, module by module, and measured times."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.traces.measured import is_timed
 from analysis.traces.totals import cut, total
 from workloads.trace import Trace
 
@@ -19,16 +20,16 @@ def plot_trace(trace: Trace, path: Path, depth: int | None = None) -> None:
     """
     from matplotlib.figure import Figure
 
-    names, parts, flops, moved = _series(trace, depth)
-    figure = Figure(figsize=(max(8.0, 0.16 * len(names) + 3), 6.4), layout="constrained")
-    axes = figure.subplots(2, 1, sharex=True)
-    for axis, values, title in ((axes[0], flops, "GFLOP"), (axes[1], moved, "MB read and written")):
+    names, parts, series = _series(trace, depth)
+    figure = Figure(figsize=(max(8.0, 0.16 * len(names) + 3), 1.6 + 2.4 * len(series)), layout="constrained")
+    axes = figure.subplots(len(series), 1, sharex=True)
+    for axis, (title, values) in zip(axes, series.items(), strict=True):
         _bars(axis, parts, values)
         axis.set_ylabel(title)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, ncols=len(parts), loc="lower right", bbox_to_anchor=(1, 1))
-    axes[1].set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes[1].set_xlim(-0.7, len(names) - 0.3)
+    axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes[-1].set_xlim(-0.7, len(names) - 0.3)
     sums = total(trace)
     figure.suptitle(f"{trace.name}: {sums.flops / 1e12:.4g} TFLOP, {sums.read_bytes / 1e9:.4g} GB read, "
                     f"{sums.write_bytes / 1e9:.4g} GB written", x=0.01, ha="left", fontsize=11)  # fmt: skip
@@ -42,8 +43,8 @@ def _bars(axis: Any, parts: list[str], values: np.ndarray) -> None:
         bottom += row
 
 
-def _series(trace: Trace, depth: int | None) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """(module names, parts, GFLOP [parts, modules], MB [parts, modules])."""
+def _series(trace: Trace, depth: int | None) -> tuple[list[str], list[str], dict[str, np.ndarray]]:
+    """(module names, parts, title -> values [parts, modules]); measured times where there are any."""
     columns = trace.operators
     if not columns:
         raise ValueError(f"{trace.name}: the trace records no operators to draw")
@@ -52,10 +53,18 @@ def _series(trace: Trace, depth: int | None) -> tuple[list[str], list[str], np.n
     names, parts = [*dict.fromkeys(cuts)], [part for part in _COLOURS if part in set(columns["part"].tolist())]
     place = np.array([names.index(one) for one in cuts])
     moved = (columns["read_bytes"] + columns["write_bytes"]) * columns["repeat"] / 1e6
-    work = columns["flops"] * columns["repeat"] / 1e9
+    values = {"GFLOP": columns["flops"] * columns["repeat"] / 1e9, "MB read and written": moved}
+    if is_timed(trace):
+        values["ms of kernels, eager"] = trace.facts["timed.eager_us"] * columns["repeat"] / 1e3
     rows = [columns["part"] == part for part in parts]
-    sums = [np.array([np.bincount(place[row], values[row], len(names)) for row in rows]) for values in (work, moved)]
-    return names, parts, sums[0], sums[1]
+    return (
+        names,
+        parts,
+        {
+            title: np.array([np.bincount(place[row], each[row], len(names)) for row in rows])
+            for title, each in values.items()
+        },
+    )
 
 
 def _depth(paths: list[str]) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.traces.measured import KIND_HEAD, PASS_HEAD, is_timed, kinds, passes
 from analysis.traces.totals import HEAD, by_kind, grouped, table
 from workloads.export.catalogue import GEMM_KINDS
 from workloads.trace import Trace
@@ -23,10 +24,17 @@ class Table:
 
 def statistics(trace: Trace, scheme: str | None = None) -> list[Table]:
     """All tables that the trace has something for. Raises ValueError where it has for none."""
-    tables = [*_operators(trace), *_weights(trace, scheme), *_values(trace)]
+    tables = [*_measured(trace), *_operators(trace), *_weights(trace, scheme), *_values(trace)]
     if not tables:
         raise ValueError(f"{trace.name}: records neither operators, nor weights, nor values of layers")
     return tables
+
+
+def _measured(trace: Trace) -> Iterator[Table]:
+    if is_timed(trace):
+        made = trace.made["timed"]["made"]
+        yield Table(f"Measured on {made['device']['name']}, {made['date'][:10]}", PASS_HEAD, passes(trace))
+        yield Table("Kernel time of eager operators by kind", KIND_HEAD, [*kinds(trace)])
 
 
 def _operators(trace: Trace) -> Iterator[Table]:

@@ -120,11 +120,11 @@ def test_csv_holds_every_column_and_entry(trace, tmp_path):
 def test_the_picture_draws_what_the_table_says(trace, tmp_path):
     from analysis.traces.plot import _series
 
-    names, parts, flops, moved = _series(trace, None)
+    names, parts, series = _series(trace, None)
     assert names == ["a.0.up", "a.0", "a.1.attn", "b"]
     assert parts == ["fc", "attention", "other"]
-    np.testing.assert_allclose(flops.sum(axis=0) * 1e9, [600, 240, 3000, 200])
-    np.testing.assert_allclose(moved.sum() * 1e6, 400)
+    np.testing.assert_allclose(series["GFLOP"].sum(axis=0) * 1e9, [600, 240, 3000, 200])
+    np.testing.assert_allclose(series["MB read and written"].sum() * 1e6, 400)
     plot_trace(trace, tmp_path / "toy.png")
     assert (tmp_path / "toy.png").stat().st_size > 5000
 
