@@ -57,9 +57,7 @@ def _check(**counts: int) -> None:
             raise ValueError(f"{name} must be >= 1, got {count}")
 
 
-def _step(
-    step: int, queries: int, length: int, heads: int, hidden: int, layers: int, parts: Sequence[str]
-) -> Columns:
+def _step(step: int, queries: int, length: int, heads: int, hidden: int, layers: int, parts: Sequence[str]) -> Columns:
     layer = [op for op in _layer(queries, length, heads, hidden) if op.part in parts]
     rows = len(layer) * layers
     fields = {name: np.array([getattr(op, name) for op in layer] * layers) for name in Operator._fields}
@@ -98,13 +96,9 @@ def _attention(queries: int, length: int, heads: int, hidden: int) -> Iterable[O
         yield from _append(cached, length, hidden)
     yield Operator("transpose", "attention")
     yield _copy("stack", 2 * length * hidden)
-    yield _product(
-        queries, length, hidden, reads=hidden * (queries + length), writes=heads * queries * length
-    )
+    yield _product(queries, length, hidden, reads=hidden * (queries + length), writes=heads * queries * length)
     yield from _softmax(queries, length, heads)
-    yield _product(
-        queries, length, hidden, reads=heads * queries * length + hidden * length, writes=queries * hidden
-    )
+    yield _product(queries, length, hidden, reads=heads * queries * length + hidden * length, writes=queries * hidden)
     yield Operator("permute", "attention")
     # one token is already contiguous after the permutation: the call returns its argument
     yield _copy("contiguous", queries * hidden) if queries > 1 else Operator("contiguous", "attention")

@@ -56,9 +56,7 @@ class ExportSummary:
         )
 
 
-def export_minilm(
-    path: str | Path, model: str | None = None, progress: Progress | None = None
-) -> ExportSummary:
+def export_minilm(path: str | Path, model: str | None = None, progress: Progress | None = None) -> ExportSummary:
     """Run the encoder and write the trace.
 
     model: a hub name or a local folder of a BERT-type encoder; None takes all-MiniLM-L6-v2 from the hub's
@@ -182,9 +180,7 @@ def _weights_digest(bert: Any) -> str:
     return digest.hexdigest()
 
 
-def _facts(
-    bert: Any, ids: list[NDArray[Any]], rounding: Rounding, progress: Progress
-) -> dict[str, NDArray[Any]]:
+def _facts(bert: Any, ids: list[NDArray[Any]], rounding: Rounding, progress: Progress) -> dict[str, NDArray[Any]]:
     total = len(ids) * (1 + len(POLICIES))
     dense, done = [], 0
     for text in ids:
@@ -211,15 +207,11 @@ def _dense_facts(runs: list[EncoderRun], rounding: Rounding) -> dict[str, NDArra
     return {
         "dense.importance": rounding.to_float(_all(runs, "importance"), np.float16),
         "dense.row_max": rounding.to_byte(_all(runs, "row_max")),
-        "dense.head_score": rounding.to_float(_all(runs, "head_score"), np.float32).reshape(
-            len(runs), layers, -1
-        ),
+        "dense.head_score": rounding.to_float(_all(runs, "head_score"), np.float32).reshape(len(runs), layers, -1),
     }
 
 
-def _pruned_facts(
-    runs: list[EncoderRun], dense: list[EncoderRun], rounding: Rounding
-) -> dict[str, NDArray[Any]]:
+def _pruned_facts(runs: list[EncoderRun], dense: list[EncoderRun], rounding: Rounding) -> dict[str, NDArray[Any]]:
     cosine = [_cosine(one.embedding, other.embedding) for one, other in zip(runs, dense, strict=True)]
     return {
         "kept_tokens": _all(runs, "tokens").astype(np.uint16),

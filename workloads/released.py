@@ -182,10 +182,7 @@ def _check_row(number: int, fields: list[str], row: Row, first: Row) -> list[str
         ("topk", f"must be 1..{length} where if_topk, else -1", _topk_fits(row["if_topk"], topk, length)),
         ("auto_requant_incre", "must be > 0 where if_requant", _increment(row) > 0 or not row["if_requant"]),
     ]
-    rules += [
-        (name, f"must be the same in all rows ({first.get(name)})", _same(row, first, name))
-        for name in CONSTANT
-    ]
+    rules += [(name, f"must be the same in all rows ({first.get(name)})", _same(row, first, name)) for name in CONSTANT]
     return [_fault(number, fields, name, rule) for name, rule, holds in rules if not holds]
 
 

@@ -23,9 +23,7 @@ class Rounding:
         with np.errstate(over="ignore"):  # reported below
             stored = values.astype(dtype)
         if not np.isfinite(stored).all():
-            raise ValueError(
-                f"facts: must be finite in {np.dtype(dtype)}, got {values[~np.isfinite(stored)][0]}"
-            )
+            raise ValueError(f"facts: must be finite in {np.dtype(dtype)}, got {values[~np.isfinite(stored)][0]}")
         toward = np.where(values > stored, np.inf, -np.inf).astype(dtype)
         middle = (stored.astype(np.float64) + np.nextafter(stored, toward)) / 2
         self._count(values, middle)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from workloads.export.table import operand_table, operator_table, weight_table
 from workloads.trace import Trace
-from workloads.zoo.registry import Place, Stage, find_model, options_of
+from workloads.zoo.registry import Place, Stage, find_model, label, options_of
 
 Progress = Callable[[int, int], None]
 Method = Literal["dispatch", "torch.export"]
@@ -53,13 +53,7 @@ def export_model(
     place = place or Place(dtype=model.dtype)
     stages = model.build(place, chosen)
     about = {"name": name, "title": model.title, "origin": model.origin, "options": chosen, "format": place.dtype}
-    return export_stages(_label(name, model.options, chosen), stages, about, progress=progress)
-
-
-def _label(name: str, defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
-    """The model's name and what was chosen other than the default: "sana_1600m_size2048_batch2"."""
-    changed = [f"{key}{value}".replace(".", "p") for key, value in chosen.items() if value != defaults[key]]
-    return "_".join([name, *changed])
+    return export_stages(label(name, chosen), stages, about, progress=progress)
 
 
 def export_stages(

@@ -13,7 +13,7 @@ from workloads.timing.compiled import LABEL, compile_counts, compiled_blocks
 from workloads.timing.rows import profile_events, profiled_rows
 from workloads.timing.surroundings import surroundings
 from workloads.timing.telemetry import Sampler, nvml_sampler
-from workloads.zoo.registry import Place, Stage, find_model, options_of
+from workloads.zoo.registry import Place, Stage, find_model, label, options_of
 
 EAGER = ("eager", "rows", "graph")
 COMPILED = ("compiled", "compiled_kernels", "compiled_graph")
@@ -51,15 +51,6 @@ def built(name: str, options: Mapping[str, Any], place: Place) -> tuple[list[Sta
     chosen = options_of(model, options)
     about = {"name": name, "title": model.title, "origin": model.origin, "options": chosen, "format": place.dtype}
     return model.build(place, chosen), about
-
-
-def label(name: str, options: Mapping[str, Any]) -> str:
-    """A name of the zoo and what is chosen other than the default: "sana_1600m_size2048_batch2"."""
-    defaults = find_model(name).options
-    changed = [
-        f"{key}{value}" for key, value in options_of(find_model(name), options).items() if value != defaults[key]
-    ]
-    return "_".join([name, *(text.replace(".", "p") for text in changed)])
 
 
 def time_stages(

@@ -108,3 +108,11 @@ def options_of(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
     if faults:
         raise ValueError("; ".join(faults))
     return {**model.options, **given}
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """The model's name and what is chosen other than the default: "sana_1600m_size2048_batch2"."""
+    model = find_model(name)
+    chosen = options_of(model, options)
+    changed = [f"{key}{value}".replace(".", "p") for key, value in chosen.items() if value != model.options[key]]
+    return "_".join([name, *changed])
