@@ -145,8 +145,9 @@ def describe(trace: Trace) -> list[tuple[str, str]]:
     return rows
 
 
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _short(value: Any, most: int = 300) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters; --json shows them)"
 
 
 def _operator_rows(operators: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,14 @@ def _weights(trace: Trace, scheme: str | None) -> Iterator[Table]:
 
 def _values(trace: Trace) -> Iterator[Table]:
     if trace.made.get("kind") == "values":
-        from workloads.values import channel_table
+        from workloads.values.reading import channel_table, kv_table
 
-        head, rows = channel_table(trace)
-        yield Table("Channels of the layers", head, rows)
+        for title, (head, rows) in (("Channels of the layers", channel_table(trace)), ("K and V", kv_table(trace))):
+            if rows:
+                yield Table(title, head, [tuple(map(_cell, row)) for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
