@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from workloads.export import export as export
     from workloads.export import export_model as export_model
     from workloads.policy import Policy as Policy
+    from workloads.schemes import annotate as annotate
+    from workloads.schemes import weight_bytes as weight_bytes
     from workloads.trace import Trace as Trace
     from workloads.trace import load_workload as load_workload
     from workloads.trace import workload_names as workload_names
@@ -42,6 +44,7 @@ _HOME = {
     "Sweep": "analysis.sweep",
     "SweepRun": "analysis.running",
     "Trace": "workloads.trace",
+    "annotate": "workloads.schemes",
     "export": "workloads.export",
     "export_model": "workloads.export",
     "load_machine": "accel.machine",
@@ -54,6 +57,7 @@ _HOME = {
     "run": "analysis.api",
     "run_sweep": "analysis.running",
     "simulate": "dataflow.simulate",
+    "weight_bytes": "workloads.schemes",
     "workload_names": "workloads.trace",
     "write_trace": "workloads.trace_file",
 }

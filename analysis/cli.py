@@ -33,13 +33,13 @@ app.add_typer(traces.app, name="trace")
 app.add_typer(machines.app, name="machine")
 app.add_typer(dram.app, name="dram")
 app.add_typer(fidelity.app, name="fidelity")
-Kind = Literal["sweep", "machine", "standard", "benchmark", "policy"]
+Kind = Literal["sweep", "machine", "standard", "benchmark", "scheme", "policy"]
 
 
 @app.command()
 @guarded
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Sweeps, machines, DRAM standards, benchmarks, traces.")],
+    files: Annotated[list[Path], typer.Argument(help="Sweeps, machines, DRAM standards, benchmarks, schemes, traces.")],
     as_json: Json = False,
 ) -> None:
     """Check files and report every fault as file:line:column.
@@ -68,6 +68,7 @@ def list_all(as_json: Json = False) -> None:
     from accel.machine import machine_names
     from analysis.sweep import example_names
     from workloads.llm_decode import NAMES
+    from workloads.schemes import scheme_names
     from workloads.trace import benchmark_names, workload_names
 
     names = {
@@ -77,6 +78,7 @@ def list_all(as_json: Json = False) -> None:
         "timed models": workload_names("timed"),
         "values of real runs": workload_names("values"),
         "benchmarks": benchmark_names(),
+        "number schemes": list(scheme_names()),
         "decoding steps": [NAMES],
         "examples": example_names(),
     }
@@ -109,6 +111,10 @@ def _schema(kind: Kind) -> dict[str, Any]:
         from workloads.benchmarks.file import Benchmark
 
         return with_assumed_numbers([Benchmark])
+    if kind == "scheme":
+        from workloads.schemes import Scheme
+
+        return Scheme.model_json_schema()
     if kind == "policy":
         from workloads.policy import Policy
 

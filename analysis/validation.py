@@ -54,8 +54,10 @@ def kind_of(document: Document) -> str:
     from accel.memory import Standard
     from analysis.sweep import SweepFile
     from workloads.benchmarks.file import Benchmark
+    from workloads.schemes import Scheme
 
     keys = {"sweep": _keys(SweepFile), "standard": _keys(Standard), "benchmark": _keys(Benchmark)}
+    keys["scheme"] = _keys(Scheme)
     keys["machine"] = set().union(*map(_keys, get_args(Machine)))
     return max(keys, key=lambda kind: len(keys[kind] & set(document.data)))
 
@@ -91,6 +93,13 @@ def _benchmark(document: Document) -> str:
     return f"{benchmark.name}, {benchmark.kind}"
 
 
+def _scheme(document: Document) -> str:
+    from workloads.schemes import read_scheme
+
+    scheme = read_scheme(document.file)
+    return f"{scheme.name}, {len(scheme.rules)} rules"
+
+
 def _trace(path: Path) -> str:
     from workloads.trace import load_workload
 
@@ -102,4 +111,5 @@ _CHECKS: dict[str, Callable[[Document], str]] = {
     "machine": _machine,
     "standard": _standard,
     "benchmark": _benchmark,
+    "scheme": _scheme,
 }

@@ -4,8 +4,8 @@ What `modeling_bert.py` of transformers 5 calls with `attn_implementation="eager
 it drops; a test compares the launched ones with those that a real run dispatches.  Calls that launch nothing
 (view, transpose, dropout, contiguous on a contiguous tensor) are of kind view.  From token ids to the last
 hidden state: tokenizer, pooling, pooler and the views inside `matmul` and `linear` are left out.  Bytes count
-each operand once, caches unknown.  A softmax counts 5 operations an element, layer norm and GELU 8
-(assumed: such kernels are memory-bound, their count does not matter).
+each operand once, caches unknown.  Elementwise operators count as in an exported
+trace (`export/catalogue.py`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workloads.export.catalogue import PER_ELEMENT
 from workloads.trace import COLUMNS, TEXT_COLUMNS
 
 FLOAT32 = 4  # bytes
 INT64 = 8
-PER_SOFTMAX, PER_NORM, PER_GELU = 5, 8, 8  # operations an element
 Row = dict[str, int | str]
 
 
@@ -76,7 +76,7 @@ def _elementwise(kind: str, part: str, elements: int, operands: int = 1, operati
 def _norm(part: str, n: int, hidden: int) -> Row:
     """Layer norm also stores mean and 1/deviation of each row."""
     read, write = n * hidden + 2 * hidden, n * hidden + 2 * n
-    return _row("layernorm", part, PER_NORM * n * hidden, read * FLOAT32, write * FLOAT32)
+    return _row("layernorm", part, PER_ELEMENT["layernorm"] * n * hidden, read * FLOAT32, write * FLOAT32)
 
 
 def _lookup(n: int, hidden: int) -> Row:
@@ -107,7 +107,7 @@ def _layer(shape: EncoderShape, n: int) -> Iterator[Row]:
     yield _linear(n, shape.hidden, shape.hidden)
     yield from _residual(n, shape.hidden)
     yield _linear(n, shape.hidden, shape.intermediate)
-    yield _elementwise("gelu", "fc", n * shape.intermediate, operations=PER_GELU)
+    yield _elementwise("gelu", "fc", n * shape.intermediate, operations=PER_ELEMENT["gelu"])
     yield _linear(n, shape.intermediate, shape.hidden)
     yield from _residual(n, shape.hidden)
 
@@ -124,7 +124,7 @@ def _attention(n: int, heads: int, size: int) -> Iterator[Row]:
     yield _views("attention", 1)  # transpose K
     yield _bmm(heads, n, size, n)
     yield _elementwise("mul", "attention", scores)
-    yield _elementwise("softmax", "attention", scores, operations=PER_SOFTMAX)
+    yield _elementwise("softmax", "attention", scores, operations=PER_ELEMENT["softmax"])
     yield _views("attention", 1)  # dropout
     yield _bmm(heads, n, n, size)
     yield _views("attention", 1)  # transpose back
