@@ -71,7 +71,7 @@ def _inputs(trace: Trace) -> list[Column]:
     for name, row in zip(layer_names(trace), trace.facts["layers.input"].tolist(), strict=True):
         readers.setdefault(row, []).append(name)
     return [
-        Column(", ".join(map(_role, names)), _layer(names[0]), layer_channels(trace, names[0])["absmax"])
+        Column(_joined([_role(name) for name in names]), _layer(names[0]), layer_channels(trace, names[0])["absmax"])
         for names in readers.values()
     ]
 
@@ -95,6 +95,13 @@ def _role(name: str) -> str:
     return ".".join(parts[numbers[-1] + 1 :] if numbers else parts[-2:]) or name
 
 
+def _joined(roles: Sequence[str]) -> str:
+    """Roles of layers that share an input; what they have in common in front is said once."""
+    first, _, _ = roles[0].rpartition(".")
+    shared = f"{first}." if first and all(role.startswith(f"{first}.") for role in roles) else ""
+    return ", ".join([roles[0], *(role.removeprefix(shared) for role in roles[1:])])
+
+
 def _layer(name: str) -> str:
     """The number in a path, "" outside the layers."""
     return next((part for part in name.split(".") if part.isdigit()), "")
@@ -110,7 +117,8 @@ def _draw(axes: Any, title: str, columns: Sequence[Column]) -> None:
         axes.hlines(np.median(column.absmax), place - 0.4, place + 0.4, color="black", linewidth=0.9, zorder=3)
         _mark(axes, place, column)
     axes.set_yscale("log")
-    axes.set(title=title, xlim=(-0.6, len(columns) - 0.4))
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set(xlim=(-0.6, len(columns) - 0.4))
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
     _number(axes, columns)
@@ -118,11 +126,13 @@ def _draw(axes: Any, title: str, columns: Sequence[Column]) -> None:
 
 
 def _mark(axes: Any, place: int, column: Column) -> None:
-    """The strength of an outlier beside the channel that it is."""
+    """The strength of an outlier above the channel that it is, which gets a larger dot."""
     strength = outlier_strength(column.absmax)
     if strength >= _STRONG:
-        at = (place, float(column.absmax.max()))
-        axes.annotate(f"{strength:.0f}×", at, (0, 4), textcoords="offset points", ha="center", fontsize=8)
+        worst = int(column.absmax.argmax())
+        at = (place - 0.4 + 0.8 * worst / max(len(column.absmax) - 1, 1), float(column.absmax[worst]))
+        axes.plot(*at, marker="o", markersize=4, color="#20242a", zorder=4)
+        axes.annotate(f"{strength:.0f}×", at, (0, 5), textcoords="offset points", ha="center", fontsize=8)
 
 
 def _number(axes: Any, columns: Sequence[Column]) -> None:
