@@ -20,8 +20,9 @@ class SignificantRounding(Rounding):
         _, exponents = np.frexp(values)
         grid = np.ldexp(1.0, np.maximum(exponents, _LEAST_EXPONENT + 1) - bits)
         rounded = np.rint(values / grid) * grid
-        if not (np.abs(rounded) <= np.finfo(np.float32).max).all():
-            raise ValueError(f"facts: must be finite in float32, got {values[~np.isfinite(rounded)][:1]}")
+        beyond = ~(np.abs(rounded) <= np.finfo(np.float32).max)
+        if beyond.any():
+            raise ValueError(f"facts: must be finite in float32, got {values[beyond][0]}")
         self._count(values, (np.floor(values / grid) + 0.5) * grid)
         return rounded.astype(np.float32)
 
