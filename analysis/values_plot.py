@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.plots import STYLE
-from analysis.writing import replacing
+from analysis.writing import check_picture, replacing
 from workloads.trace import Trace
 from workloads.values.reading import head_ranges, layer_channels, layer_names, outlier_strength
 
 _COLOURS = ("#3b6c8f", "#d08c3f", "#6f9c6b", "#a3526b", "#8a7cae", "#5aa5a8", "#94703a", "#c2b23e")
 _STRONG = 8.0  # strength from which a channel group is labelled: clear of the 1.2 to 6 of most
-_FORMATS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ def plot_channels(trace: Trace, path: str | Path) -> Path:
     from matplotlib.figure import Figure
 
     path = Path(path)
-    if path.suffix not in _FORMATS:
-        raise ValueError(f"plot_channels: the file must end in one of {', '.join(_FORMATS)}, got {path.name!r}")
+    check_picture(path)
     panels = _panels(trace)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(12, 3.6 * len(panels)), layout="constrained")

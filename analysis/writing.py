@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -21,6 +23,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Before a long run: raises ValueError where its result could not be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path}: must name a file in a folder that exists")
+
+
+def check_picture(path: Path) -> None:
+    """As `check_target`, for a picture, whose suffix says what it is."""
+    check_target(path)
+    if path.suffix not in PICTURES:
+        raise ValueError(f"{path}: must end in {', '.join(PICTURES)}")
 
 
 def put_on_page(page: Path, table: str, name: str = "agreement") -> None:

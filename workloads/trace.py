@@ -39,7 +39,7 @@ class Trace:
                gelu, layernorm, view, ...), part ("attention", "linear_attention", "fc", "other"), sequence, step,
                layer, flops, read_bytes, write_bytes, repeat (int64), format ("float32"), launches (1: a device
                kernel is launched; 0: a view, host work only). layer is -1 outside the layers. Exported ones
-               have the columns `EXPORTED` too, see `workloads/export/operators.py`. Empty: not recorded
+               have the columns `EXPORTED` too, see `workloads/export/table.py`. Empty: not recorded
     facts      arrays by name; `workloads/replay.py` and `workloads/released.py` say which
     operands   columns `OPERANDS`, one entry per tensor of an operator, inputs first: operator (row), output
                (0, 1), producer (row of the operator that last wrote it; -1: input, constant, weight), weight

@@ -96,6 +96,8 @@ def read_trace(path: str | Path) -> Trace:
         return _unpack(data)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: must be a whole trace file, got {len(data)} bytes: {error}") from error
+    except (NotImplementedError, EOFError, KeyError) as error:
+        raise ValueError(f"{path}: altered, cannot be unpacked: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -132,13 +134,16 @@ def _head(text: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"trace.json: must be JSON: {error}") from error
     version = head.get("format") if isinstance(head, dict) else None
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ValueError(f"trace.json: format must be an integer >= 1, got {version!r}")
     if version > FORMAT:
         raise ValueError(f"trace.json: format must be <= {FORMAT}, got {version}: from a newer tilewright")
     missing = {"name", "model", "made", "sha256"} - set(head)
     if missing:
         raise ValueError(f"trace.json: keys {sorted(missing)} must be there")
+    for key, kind in {"name": str, "model": dict, "made": dict, "sha256": dict}.items():
+        if not isinstance(head[key], kind):
+            raise ValueError(f"trace.json: {key} must be a {kind.__name__}, got {head[key]!r}")
     return head
 
 

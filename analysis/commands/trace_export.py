@@ -9,6 +9,7 @@ import typer
 
 from analysis.commands.points import assignments
 from analysis.console import Json, ProgressBar, guarded, put_json, put_text, say
+from analysis.writing import check_target
 
 Device = Literal["meta", "cpu", "cuda"]
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -45,8 +46,10 @@ def export(
     tilewright trace export bert_base --device cuda --timed
     """
     options = assignments(settings)
+    if out:
+        check_target(out)
     if name == "minilm" or name.endswith("_values"):
-        _refuse(name, {"--set": options, "--timed": timed, "--dtype": dtype})
+        _refuse(name, {"--set": options, "--timed": timed, "--dtype": dtype, "--device": device != "meta"})
         summary = _export_facts(name, out, weights)
     else:
         summary = _export_model(name, options, device, dtype, weights, timed, out)
@@ -89,6 +92,7 @@ def _export_model(
     """A model of the zoo, its shapes or its run."""
     if timed and device != "cuda":
         raise ValueError(f"--timed: needs --device cuda, got {device!r}")
+    _check_device(device)
     from workloads.trace_file import trace_bytes, write_trace
     from workloads.zoo.registry import Place, find_model
 
@@ -98,6 +102,14 @@ def _export_model(
     path = out or Path(f"{trace.name}.trace.zip")
     write_trace(trace, path)
     return _summary(trace, path, len(trace_bytes(trace)))
+
+
+def _check_device(device: Device) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda: PyTorch finds no GPU here")
 
 
 def _recorded(name: str, options: Mapping[str, Any], place: Any, bar: ProgressBar) -> Any:

@@ -22,9 +22,12 @@ def _load(name: str, scheme: str | None = None) -> Any:
     trace = load_workload(name)
     if scheme is None:
         return trace
-    from workloads.schemes import annotate, read_scheme
+    from workloads.schemes import annotate, assign, read_scheme
 
-    return annotate(trace, read_scheme(scheme))
+    chosen = read_scheme(scheme)
+    if chosen.rules and not assign(trace, chosen).gemms:
+        say(f"{chosen.name}: no rule matches a layer of {trace.name}: everything stays {chosen.default}")
+    return annotate(trace, chosen)
 
 
 @app.command()
@@ -70,7 +73,7 @@ def stats(name: Name, scheme: Scheme = None, as_json: Json = False) -> None:
     """
     from analysis.traces.statistics import statistics
 
-    tables = statistics(_load(name), scheme)
+    tables = statistics(_load(name, scheme), _load(name) if scheme else None, scheme)
     if as_json:
         put_json({one.title: [dict(zip(one.head, row, strict=True)) for row in one.rows] for one in tables})
         return

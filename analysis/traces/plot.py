@@ -7,6 +7,7 @@ import numpy as np
 
 from analysis.traces.measured import is_timed
 from analysis.traces.totals import cut, total
+from analysis.writing import check_picture, replacing
 from workloads.trace import Trace
 
 _COLOURS = {"fc": "#4063a3", "attention": "#c8553d", "linear_attention": "#e0a030", "other": "#8a8f98"}
@@ -20,7 +21,9 @@ def plot_trace(trace: Trace, path: Path, depth: int | None = None) -> None:
     """
     from matplotlib.figure import Figure
 
+    check_picture(path)
     names, parts, series = _series(trace, depth)
+    names = _without_common_start(names)
     figure = Figure(figsize=(max(8.0, 0.16 * len(names) + 3), 1.6 + 2.4 * len(series)), layout="constrained")
     axes = figure.subplots(len(series), 1, sharex=True)
     for axis, (title, values) in zip(axes, series.items(), strict=True):
@@ -31,9 +34,11 @@ def plot_trace(trace: Trace, path: Path, depth: int | None = None) -> None:
     axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes[-1].set_xlim(-0.7, len(names) - 0.3)
     sums = total(trace)
-    figure.suptitle(f"{trace.name}: {sums.flops / 1e12:.4g} TFLOP, {sums.read_bytes / 1e9:.4g} GB read, "
-                    f"{sums.write_bytes / 1e9:.4g} GB written", x=0.01, ha="left", fontsize=11)  # fmt: skip
-    figure.savefig(path, dpi=130)
+    told = f"{sums.product_flops / 1e12:.5g} TFLOP in products, {sums.read_bytes / 1e9:.4g} GB read"
+    told = f"{trace.name}: {told}, {sums.write_bytes / 1e9:.4g} GB written"
+    figure.suptitle(told, x=0.01, ha="left", fontsize=11)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, format=path.suffix[1:], dpi=130)
 
 
 def _bars(axis: Any, parts: list[str], values: np.ndarray) -> None:
@@ -49,9 +54,11 @@ def _series(trace: Trace, depth: int | None) -> tuple[list[str], list[str], dict
     if not columns:
         raise ValueError(f"{trace.name}: the trace records no operators to draw")
     paths = columns["module"].tolist() if "module" in columns else [f"layer {n}" for n in columns["layer"].tolist()]
-    cuts = [cut(path, depth or _depth(paths)) for path in paths]
+    depth = depth or _depth(paths)
+    cuts = [cut(path, depth) for path in paths]
     names, parts = [*dict.fromkeys(cuts)], [part for part in _COLOURS if part in set(columns["part"].tolist())]
-    place = np.array([names.index(one) for one in cuts])
+    numbers = {name: number for number, name in enumerate(names)}
+    place = np.array([numbers[one] for one in cuts])
     moved = (columns["read_bytes"] + columns["write_bytes"]) * columns["repeat"] / 1e6
     values = {"GFLOP": columns["flops"] * columns["repeat"] / 1e9, "MB read and written": moved}
     if is_timed(trace):
@@ -67,8 +74,15 @@ def _series(trace: Trace, depth: int | None) -> tuple[list[str], list[str], dict
     )
 
 
+def _without_common_start(names: list[str]) -> list[str]:
+    """Names without the stage, where there is only one."""
+    stages = {name.partition(".")[0] for name in names}
+    return [name.partition(".")[2] or name for name in names] if len(stages) == 1 else names
+
+
 def _depth(paths: list[str]) -> int:
     """The deepest cut that leaves at most `_SHOWN` names."""
+    paths = [*dict.fromkeys(paths)]
     depths = range(1, 1 + max(len(path.split(".")) for path in paths))
     fitting = [depth for depth in depths if len({cut(path, depth) for path in paths}) <= _SHOWN]
     return max(fitting, default=1)

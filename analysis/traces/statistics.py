@@ -23,9 +23,13 @@ class Table:
     rows: Sequence[tuple[str, ...]]
 
 
-def statistics(trace: Trace, scheme: str | None = None) -> list[Table]:
-    """All tables that the trace has something for. Raises ValueError where it has for none."""
-    tables = [*_measured(trace), *_operators(trace), *_weights(trace, scheme), *_values(trace)]
+def statistics(trace: Trace, recorded: Trace | None = None, scheme: str | None = None) -> list[Table]:
+    """All tables that the trace has something for. Raises ValueError where it has for none.
+
+    recorded   the trace before `scheme` was applied to it, for its weights
+    """
+    weights = _weights(recorded or trace, scheme)
+    tables = [*_measured(trace), *_operators(trace), *weights, *_values(trace)]
     if not tables:
         raise ValueError(f"{trace.name}: records neither operators, nor weights, nor values of layers")
     return tables
@@ -73,7 +77,7 @@ def _weights(trace: Trace, scheme: str | None) -> Iterator[Table]:
         mine = (kinds == kind) & (formats == number)
         elements, size = (int(trace.weights[name][mine].sum()) for name in ("elements", "bytes"))
         rows.append((f"{kind}s, {number}", f"{elements:,}", f"{size / 2**30:.4g}"))
-    yield Table("Weights", ("", "elements", "GiB"), rows)
+    yield Table("Weights as recorded", ("", "elements", "GiB"), rows)
     if scheme:
         from workloads.schemes import read_scheme, weight_bytes
 

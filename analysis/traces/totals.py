@@ -1,6 +1,6 @@
 """What the operators of a trace add up to, by module, kind or part."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from workloads.export.catalogue import GEMM_KINDS
 from workloads.trace import Trace
-
-Key = Callable[[Trace], "NDArray[np.str_]"]
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,7 @@ def test_steps_meet_the_device_and_sequences_add_up() -> None:
 
 
 def test_result_of_the_operator_before_is_found_in_the_cache() -> None:
-    chain = table(
-        ("add", 0, 10, 40), ("view", 0, 0, 0), ("add", 0, 60, 20), ("cat", 0, 30, 10), ("add", 0, 99, 50)
-    )
+    chain = table(("add", 0, 10, 40), ("view", 0, 0, 0), ("add", 0, 60, 20), ("cat", 0, 30, 10), ("add", 0, 99, 50))
     reads, _ = dram_bytes(machine(memory__cache_bytes=120), chain)
     assert reads.tolist() == [10, 0, 20, 30, 99]  # 40 + 60 + 20 fit; cat is cold; 10 + 99 + 50 do not fit
     reads, _ = dram_bytes(machine(memory__cache_bytes=119), chain)

@@ -38,9 +38,7 @@ def toy_model(columns, layers, contexts):
         return hidden
 
     attention = SimpleNamespace(self=ToyAttention(), output=output)
-    block = SimpleNamespace(
-        attention=attention, intermediate=lambda x: x, output=lambda x, residual: residual
-    )
+    block = SimpleNamespace(attention=attention, intermediate=lambda x: x, output=lambda x, residual: residual)
     return SimpleNamespace(
         embeddings=lambda ids: torch.tensor(columns, dtype=torch.float64)[ids],
         encoder=SimpleNamespace(layer=[block] * layers),
@@ -163,9 +161,7 @@ def dispatched(bert, ids):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
             if not str(function).removeprefix("aten._").removeprefix("aten.").startswith(VIEWS):
-                written = sum(
-                    leaf.numel() if isinstance(leaf, torch.Tensor) else 1 for leaf in tree_leaves(result)
-                )
+                written = sum(leaf.numel() if isinstance(leaf, torch.Tensor) else 1 for leaf in tree_leaves(result))
                 rows.append((KINDS[str(function)], written))
             return result
 

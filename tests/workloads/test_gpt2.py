@@ -11,9 +11,7 @@ LAYERS, HEADS, HIDDEN, PROMPT, STEPS = 2, 4, 32, 5, 3
 
 def multiply_adds(queries: int, length: int) -> tuple[int, int]:
     """Of one layer, by walking heads, queries, keys and elements: (attention, linear)."""
-    attention = sum(
-        2 * (HIDDEN // HEADS) for _ in range(HEADS) for _ in range(queries) for _ in range(length)
-    )
+    attention = sum(2 * (HIDDEN // HEADS) for _ in range(HEADS) for _ in range(queries) for _ in range(length))
     linear = sum(rows * columns for rows, columns in ((1, 3), (1, 1), (1, 4), (4, 1))) * HIDDEN * HIDDEN
     return attention, queries * linear
 

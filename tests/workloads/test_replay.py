@@ -60,10 +60,7 @@ def slow_rows(trace, text, policy):
                     "kept": list(tokens),
                     "values": max(1, ceil(policy.value_keep * len(tokens) - 1e-9)),
                     "lsb": [
-                        int(
-                            policy.key_lsb_bits > 0
-                            and row_max[layer, head, token] / 255 < policy.lsb_threshold
-                        )
+                        int(policy.key_lsb_bits > 0 and row_max[layer, head, token] / 255 < policy.lsb_threshold)
                         for token in tokens
                     ],
                     **dict.fromkeys(("token_topk", "token_candidates", "head_topk", "head_candidates"), 0),
@@ -78,9 +75,7 @@ def slow_rows(trace, text, policy):
             tokens = sorted(sorted(tokens, key=lambda t: (-token_score[t], t))[: token_counts[layer + 1]])
         if head_counts[layer + 1] < len(kept_heads):
             rows[-1]["head_topk"], rows[-1]["head_candidates"] = head_counts[layer + 1], len(kept_heads)
-            kept_heads = sorted(
-                sorted(kept_heads, key=lambda h: (-head_score[h], h))[: head_counts[layer + 1]]
-            )
+            kept_heads = sorted(sorted(kept_heads, key=lambda h: (-head_score[h], h))[: head_counts[layer + 1]])
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from workloads.export.table import operand_table, operator_table, weight_table
 from workloads.trace import Trace
@@ -65,6 +65,7 @@ def export_stages(
     progress: Progress | None = None,
 ) -> Trace:
     """The trace of several modules that run one after another. Raises ValueError as `export` does."""
+    _check(stages, method)
     from workloads.export.recorder import Recorder, whole_operators
 
     recorder = Recorder()
@@ -72,8 +73,7 @@ def export_stages(
     tick = _counter(stages, progress)
     for index, stage in enumerate(stages):
         recorder.stage = index
-        recorder.weights(stage.module, len(weights))
-        weights |= _named(stage)
+        weights |= recorder.weights(stage.module, stage.name, len(weights))
         with whole_operators():
             _run(recorder, stage, method, tick)
     rows = recorder.rows
@@ -98,18 +98,26 @@ def _run(recorder: Any, stage: Stage, method: Method, tick: Callable[[], None]) 
         else:
             with module_paths(recorder, stage.module, stage.name, tick), recorder:
                 stage.module(*stage.args, **stage.kwargs)
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except Exception as error:
         where = recorder.entered or type(stage.module).__name__
-        reason = str(error).strip().splitlines()[0]
+        reason = [*str(error).strip().splitlines(), type(error).__name__][0][:300]
         raise ValueError(f"{where}: the module must run in inference mode on its device, got: {reason}") from error
 
 
-def _named(stage: Stage) -> dict[str, tuple[Any, bool]]:
-    from workloads.export.recorder import named_weights
+def _check(stages: Sequence[Stage], method: str) -> None:
+    """Raise ValueError for what is no module, a name that is there twice, or a wrong number or method."""
+    from torch.nn import Module
 
-    parameters = {name for name, _ in stage.module.named_parameters()}
-    found = named_weights(stage.module)
-    return {".".join(filter(None, (stage.name, name))): (one, name in parameters) for name, one in found.items()}
+    names = [stage.name for stage in stages]
+    for stage in stages:
+        if not isinstance(stage.module, Module):
+            raise ValueError(f"module: must be a torch.nn.Module, got {type(stage.module).__name__}")
+        if type(stage.repeat) is not int or stage.repeat < 1:
+            raise ValueError(f"repeat: must be an integer >= 1, got {stage.repeat!r}")
+        if names.count(stage.name) > 1:
+            raise ValueError(f"stages: names must differ, got {stage.name!r} twice")
+    if method not in get_args(Method):
+        raise ValueError(f"method: must be one of {', '.join(get_args(Method))}, got {method!r}")
 
 
 def _counter(stages: Sequence[Stage], progress: Progress | None) -> Callable[[], None]:
@@ -134,8 +142,8 @@ def _made(stages: Sequence[Stage], method: Method, unknown: Mapping[str, int]) -
             {"name": stage.name, "class": type(stage.module).__name__, "repeat": stage.repeat} for stage in stages
         ],
         "unknown": dict(sorted(unknown.items())),
-        "counting": "flops: 2 x multiplications of products, causal attention in full; flops_unmasked: without what "
-        "a causal mask removes; bytes: each operand of an operator once",
+        "counting": "flops: 2 x multiplications of products, causal attention in full, and operations of elementwise "
+        "operators; flops_unmasked: without what a causal mask removes; bytes: each operand of an operator once",
     }
 
 

@@ -7,6 +7,7 @@ mode whole, above the choice of a kernel; those that the catalogue does not list
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -20,7 +21,10 @@ from workloads.export.catalogue import Call, Gemm
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor of an operator. producer: row that last wrote its storage, weight: row of the weights; or -1."""
+    """A tensor of an operator. producer: row that last wrote its storage, weight: row of the weights; or -1.
+
+    constant   a weight, or made of nothing but weights
+    """
 
     output: bool
     producer: int
@@ -29,6 +33,7 @@ class Operand:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     bytes: int
+    constant: bool = False
 
 
 @dataclass
@@ -49,14 +54,15 @@ class Row:
 
 @dataclass
 class _Home:
-    """What is known of a storage: its owner, who wrote it last, and the weight that it holds or was made from."""
+    """What is known of a storage: its owner, who wrote it last, and the weight that it holds or is a copy of."""
 
     storage: StorageWeakRef | None
     producer: int = -1
     weight: int = -1
+    constant: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class Recorder(TorchDispatchMode):
     """Rows of the operators called while the mode is on.
 
@@ -83,18 +89,29 @@ class Recorder(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        inputs = [self._operand(one, False) for one in _tensors((args, kwargs))]
-        written = _written(func, args, kwargs)
+        written, targets = _written(func, args, kwargs)
+        read = (args, {key: value for key, value in kwargs.items() if key not in targets})
+        inputs = [self._operand(one, False) for one in _tensors(read)]
         result = func(*args, **kwargs)
         self._note(func, name, (args, kwargs), inputs, written, result)
         return result
 
-    def weights(self, module: torch.nn.Module, first: int) -> None:
-        """Know the storages of parameters and buffers as weights `first`, `first` + 1, ..."""
-        for row, tensor in enumerate(named_weights(module).values(), first):
+    def weights(self, module: torch.nn.Module, stage: str, first: int) -> dict[str, tuple[torch.Tensor, bool]]:
+        """Know a module's parameters and buffers as weights `first`, `first` + 1, ...
+
+        Returns name -> (tensor, is a parameter) of those that were not known from an earlier stage.
+        """
+        known = {id(home) for home in self.homes.values() if home.constant}
+        parameters = {name for name, _ in module.named_parameters()}
+        found: dict[str, tuple[torch.Tensor, bool]] = {}
+        for name, tensor in {**dict(module.named_parameters()), **dict(module.named_buffers())}.items():
             home = self._home(tensor)
-            if home is not None and home.weight < 0:
-                home.weight = row
+            if home is not None and id(home) in known:
+                continue
+            if home is not None and not home.constant:
+                home.weight, home.constant = first + len(found), True
+            found[".".join(filter(None, (stage, name)))] = tensor, name in parameters
+        return found
 
     def _home(self, tensor: torch.Tensor) -> _Home | None:
         try:
@@ -106,16 +123,15 @@ class Recorder(TorchDispatchMode):
     def _operand(self, tensor: torch.Tensor, output: bool) -> Operand:
         home = self._home(tensor) or _Home(None)
         strides = tuple(tensor.stride()) if tensor.layout == torch.strided else ()
-        producer = -1 if output else home.producer
-        weight = -1 if output else home.weight
         return Operand(
-            output,
-            producer,
-            weight,
-            str(tensor.dtype).removeprefix("torch."),
-            tuple(tensor.shape),
-            strides,
-            touched(tensor),
+            output=output,
+            producer=-1 if output else home.producer,
+            weight=-1 if output else home.weight,
+            format=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(tensor.shape),
+            strides=strides,
+            bytes=touched(tensor),
+            constant=home.constant and not output,
         )
 
     def _note(
@@ -126,7 +142,9 @@ class Recorder(TorchDispatchMode):
         is_view = self._is_view(name, func, given, written, results)
         gemm = None if is_view else self._gemm(name, given, outputs)
         kind = "view" if is_view else self._kind(name, func, gemm, inputs, outputs)
-        reads, writes = (0, 0) if is_view else _traffic(kind, inputs, outputs)
+        reads, writes = catalogue.traffic(
+            str(func), kind, [one.bytes for one in inputs], [one.bytes for one in outputs]
+        )
         row = Row(
             op=str(func),
             kind=kind,
@@ -137,7 +155,7 @@ class Recorder(TorchDispatchMode):
             operands=[*inputs, *outputs],
             read_bytes=reads,
             write_bytes=writes,
-            launches=int(not is_view),
+            launches=int(kind not in ("view", "alloc")),
         )
         self._settle(row, results if not is_view else [], inputs)
         self.rows.append(row)
@@ -145,10 +163,11 @@ class Recorder(TorchDispatchMode):
     def _settle(self, row: Row, written: Sequence[torch.Tensor], inputs: Sequence[Operand]) -> None:
         """The results belong to this row from now on; a weight that is merely cast or copied stays one."""
         made_of = inputs[0].weight if inputs and row.kind in ("cast", "copy", "dequantize") else -1
+        constant = bool(inputs) and all(one.constant for one in inputs)
         for tensor in written:
             home = self._home(tensor)
             if home is not None:
-                home.producer, home.weight = len(self.rows), made_of
+                home.producer, home.weight, home.constant = len(self.rows), made_of, constant
 
     def _is_view(self, name: str, func: Any, given: Any, written: Any, results: Sequence[torch.Tensor]) -> bool:
         if written or not results or (name in catalogue.GEMMS):
@@ -169,12 +188,14 @@ class Recorder(TorchDispatchMode):
     ) -> str:
         if gemm:
             return gemm.kind
+        if name.endswith("dropout"):
+            return "dropout"
         if name in names.ALIASING or name == "aten.copy":
             source = inputs[-1 if name == "aten.copy" else 0]  # copy_(target, source)
             return "cast" if source.format != outputs[0].format else "copy"
         if name in names.KINDS:
             return names.KINDS[name]
-        if torch.Tag.pointwise in func.tags:
+        if _is_pointwise(name, func):
             return name.rpartition(".")[2]
         self.unknown[str(func)] = self.unknown.get(str(func), 0) + 1
         return "unknown"
@@ -182,42 +203,35 @@ class Recorder(TorchDispatchMode):
 
 def _is_listed(name: str, func: Any) -> bool:
     listed = name in catalogue.GEMMS or name in names.KINDS or name in names.ALIASING
-    return listed or torch.Tag.pointwise in func.tags or not func._can_decompose()
+    return listed or _is_pointwise(name, func) or not func._can_decompose()
+
+
+def _is_pointwise(name: str, func: Any) -> bool:
+    """By PyTorch's tag, which in-place forms do not have; then by that of another form of the operator."""
+    if torch.Tag.pointwise in func.tags or name in names.POINTWISE:
+        return True
+    other = getattr(torch.ops.aten, name.partition(".")[2], None) if names.in_place(str(func)) else None
+    return other is not None and any(torch.Tag.pointwise in getattr(other, one).tags for one in other.overloads())
 
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:
     return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: Any) -> list[torch.Tensor]:
-    """The arguments that an in-place or `out=` operator changes."""
+def _written(func: Any, args: Sequence[Any], kwargs: Any) -> tuple[list[torch.Tensor], set[str]]:
+    """The arguments that an operator changes, and the names of those that it only writes (`out=`)."""
     if not func._schema.is_mutable:
-        return []
-    named = zip(func._schema.arguments, args, strict=False)
-    changed = [value for slot, value in named if slot.alias_info and slot.alias_info.is_write]
-    slots = {slot.name: slot for slot in func._schema.arguments}
-    changed += [v for k, v in kwargs.items() if slots[k].alias_info and slots[k].alias_info.is_write]
-    return [*_tensors(changed)]
-
-
-def _traffic(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand]) -> tuple[int, int]:
-    """Bytes read and written, each operand once; a look-up reads the rows that it takes, not the whole table."""
-    writes = sum(one.bytes for one in outputs)
-    if kind in catalogue.BY_INDEX and inputs:
-        return min(inputs[0].bytes, writes) + sum(one.bytes for one in inputs[1:]), writes
-    return (0 if kind == "fill" else sum(one.bytes for one in inputs)), writes
+        return [], set()
+    slots = [slot for slot in func._schema.arguments if slot.alias_info and slot.alias_info.is_write]
+    places = {slot.name: index for index, slot in enumerate(func._schema.arguments)}
+    changed = [args[places[slot.name]] for slot in slots if places[slot.name] < len(args)]
+    targets = {slot.name for slot in slots if slot.name in kwargs}
+    return [*_tensors([*changed, *(kwargs[name] for name in targets)])], targets
 
 
 def _elementwise(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand]) -> int:
-    sizes = [_elements(one.shape) for one in (*inputs, *outputs)]
+    sizes = [prod(one.shape) for one in (*inputs, *outputs)]
     return catalogue.operations(kind, max(sizes, default=0))
-
-
-def _elements(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def touched(tensor: torch.Tensor) -> int:
@@ -225,12 +239,7 @@ def touched(tensor: torch.Tensor) -> int:
     if tensor.layout != torch.strided:
         return 0
     sizes = (size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or not size)
-    return _elements([*sizes]) * tensor.element_size()
-
-
-def named_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, then buffers, by name, each once."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return prod(sizes) * tensor.element_size()
 
 
 @contextmanager
@@ -258,7 +267,7 @@ def module_paths(recorder: Recorder, module: torch.nn.Module, stage: str, tick: 
 
 @contextmanager
 def whole_operators() -> Iterator[None]:
-    """No autograd, no compiled code and no fused encoder layers, which would hide what runs inside."""
+    """No autograd, no compiled code, no fused encoder layers, which would hide what runs inside."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.export.catalogue import GEMM_KINDS
+from workloads.export.catalogue import GEMM_KINDS, factors
 from workloads.trace import OPERANDS, TABLES, TEXT_COLUMNS, WEIGHTS
 
 if TYPE_CHECKING:
-    from workloads.export.recorder import Row
+    from workloads.export.recorder import Operand, Row
 
 _NUMBERED = re.compile(r"^((?:.*?\.)?\d+)(\.|$)")  # up to the outermost numbered module
 _REACH = 24  # operators between the two products of an attention: scale, mask, cap, softmax, casts
@@ -93,14 +93,15 @@ def weight_table(weights: Mapping[str, tuple[Any, bool]]) -> dict[str, NDArray[A
 def parts(rows: Sequence["Row"]) -> list[str]:
     """What each operator is part of: "fc", "attention", "linear_attention" or "other".
 
-    A product with a weight is "fc".  Two products of activations, the second fed by the first with nothing but
-    elementwise operators between, are attention if a softmax lies between them and linear attention if not.
+    A product with a weight, or with what is made of weights alone, is "fc".  Two products of activations, the
+    second fed by the first with nothing but elementwise operators between, are attention if a softmax lies
+    between them and linear attention if not.
     """
     found = ["other"] * len(rows)
     for index, row in enumerate(rows):
         if row.kind == "sdpa":
             found[index] = "attention"
-        elif row.kind in GEMM_KINDS and any(one.weight >= 0 for one in row.operands):
+        elif row.kind in GEMM_KINDS and any(one.constant for one in _inputs(row)[factors(row.op)]):
             found[index] = "fc"
     for path in _chains(
         rows, [kind == "other" and row.kind in GEMM_KINDS for kind, row in zip(found, rows, strict=True)]
@@ -109,6 +110,10 @@ def parts(rows: Sequence["Row"]) -> list[str]:
         for index in path:
             found[index] = part
     return found
+
+
+def _inputs(row: "Row") -> list["Operand"]:
+    return [one for one in row.operands if not one.output]
 
 
 def _chains(rows: Sequence["Row"], products: Sequence[bool]) -> Iterator[list[int]]:
@@ -128,7 +133,7 @@ def _chains(rows: Sequence["Row"], products: Sequence[bool]) -> Iterator[list[in
 
 
 def _sources(row: "Row") -> set[int]:
-    return {one.producer for one in row.operands if not one.output and one.producer >= 0}
+    return {one.producer for one in _inputs(row) if one.producer >= 0}
 
 
 def _between(rows: Sequence["Row"], start: int, end: int) -> list[int]:

@@ -15,6 +15,7 @@ those of the scheme ("w4a4") where a rule matched; formats of tensors are number
 from math import prod
 from typing import Any
 
+from workloads.export.catalogue import traffic
 from workloads.schemes.apply import Assignment, Gemm, assign, cached
 from workloads.schemes.bytes import Group, Piece, find_kv, groups, kv_row_bytes, packed_bytes, pieces
 from workloads.schemes.rows import (
@@ -97,17 +98,15 @@ class _Writer:
         self.moved[row] = self._write(self._base(row), self._inputs(row))
 
     def _base(self, row: int, format_: str | None = None) -> Row:
-        """The old operator without the bytes of its operands, which `_write` adds."""
-        base, operands = dict(self.old[row]), self.old_operands.get(row, [])
+        """The old operator; `_write` counts its bytes anew."""
+        base = dict(self.old[row])
         base["format"] = format_ or self.recast({**base, "bytes": 0})["format"]
-        for side, name in enumerate(("read_bytes", "write_bytes")) if base["launches"] else ():
-            base[name] -= sum(operand["bytes"] for operand in operands if operand["output"] == side)
         return base
 
     def _write(self, base: Row, operands: list[Row]) -> int:
         row = len(self.rows)
-        for side, name in enumerate(("read_bytes", "write_bytes")) if base["launches"] else ():
-            base[name] += sum(operand["bytes"] for operand in operands if operand["output"] == side)
+        inputs, outputs = ([one["bytes"] for one in operands if one["output"] == side] for side in (0, 1))
+        base["read_bytes"], base["write_bytes"] = traffic(base["op"], base["kind"], inputs, outputs)
         self.rows.append(base)
         self.operands += [{**operand, "operator": row} for operand in operands]
         return row

@@ -11,9 +11,10 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from workloads.export import export  # noqa: E402
+from workloads.export import export, export_stages  # noqa: E402
 from workloads.export.catalogue import GEMM_KINDS, causal_pairs  # noqa: E402
 from workloads.trace_file import trace_bytes  # noqa: E402
+from workloads.zoo.registry import Stage  # noqa: E402
 
 
 class Call(nn.Module):
@@ -252,3 +253,102 @@ def test_nothing_of_the_recorder_is_left_behind():
     assert torch.backends.mha.get_fastpath_enabled() == fast
     assert not nn.modules.module._global_forward_hooks
     assert not torch.is_inference_mode_enabled()
+
+
+def test_what_is_only_written_is_not_read():
+    out = meta(2, 3)
+    trace = export(Call(lambda a, b: torch.mul(a, b, out=out)), [meta(2, 3)] * 2)
+    assert rows(trace, "kind", "read_bytes", "write_bytes") == [("mul", 48, 24)]
+    trace = export(Call(lambda a, b: a.copy_(b)), (meta(100), meta(100, dtype=torch.bfloat16)))
+    assert rows(trace, "kind", "read_bytes", "write_bytes") == [("cast", 200, 400)]
+    trace = export(Call(lambda: torch.empty(1000, device="meta")))
+    assert rows(trace, "kind", "launches", "read_bytes", "write_bytes") == [("alloc", 0, 0, 0)]
+
+
+def test_a_row_put_into_a_cache_moves_the_row_alone():
+    cache, row, place = meta(1, 2, 1000, 4), meta(1, 2, 1, 4), torch.zeros(1, dtype=torch.int64, device="meta")
+    trace = export(Call(lambda: cache.index_copy_(2, place, row)))
+    assert rows(trace, "kind", "read_bytes", "write_bytes") == [("scatter", 32 + 8, 32)]
+    trace = export(Call(lambda: cache.index_copy(2, place, row)))  # a new tensor is written whole
+    assert rows(trace, "read_bytes", "write_bytes") == [(32_000 + 32 + 8, 32_000)]
+
+
+def test_attention_whose_values_are_narrower_and_whose_batch_is_the_keys():
+    expected, trace = counted(
+        Call(F.scaled_dot_product_attention), meta(1, 2, 3, 4), meta(5, 2, 3, 4), meta(5, 2, 3, 8)
+    )
+    assert products(trace) == expected == 5 * 2 * 3 * 3 * 2 * (4 + 8)
+
+
+def test_a_product_with_broadcast_batches():
+    expected, trace = counted(Call(torch.matmul), meta(7, 1, 2, 4), meta(3, 4, 5))
+    assert products(trace) == expected == 2 * 7 * 3 * 2 * 4 * 5
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_count_the_same_on_a_cpu(recurrent):
+    layer = recurrent(6, 8, batch_first=True)
+    on_cpu = export(layer, torch.zeros(2, 5, 6))
+    expected, on_meta = counted(layer.to("meta"), meta(2, 5, 6))
+    assert products(on_cpu) == products(on_meta) == expected > 0
+    assert on_cpu.made["unknown"] == {}
+
+
+def test_weights_that_are_made_of_weights_and_a_bias_that_is_one():
+    class Dequantized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("codes", torch.zeros(8, 8, dtype=torch.int8, device="meta"))
+            self.scale, self.bias = (nn.Parameter(meta(8)) for _ in range(2))
+
+        def forward(self, x):
+            y = F.silu(F.linear(x, self.codes.float() * self.scale[:, None]))
+            y = F.linear(y, torch.cat([self.codes[:4].float(), self.codes[4:].float()]))
+            return torch.addmm(self.bias, y, x)  # two activations, and a bias
+
+    trace = export(Dequantized(), meta(8, 8))
+    assert [part for kind, part in rows(trace, "kind", "part") if kind == "linear"] == ["fc", "fc", "other"]
+
+
+def test_dropout_in_training_is_none_of_the_copies():
+    assert rows(export(nn.Dropout(0.5), meta(4)), "kind", "flops") == [("dropout", 4)]
+    assert rows(export(nn.Dropout(0.5).eval(), meta(4)), "kind") == []
+
+
+def test_stages_have_their_own_weights_and_repetitions():
+    with torch.device("meta"):
+        one, two = nn.Linear(4, 4, bias=False), nn.Linear(4, 8, bias=False)
+    stages = [Stage("a", one, (meta(1, 4),)), Stage("b", two, (meta(1, 4),), repeat=5), Stage("c", one, (meta(1, 4),))]
+    trace = export_stages("three", stages, {})
+    assert trace.weights["name"].tolist() == ["a.weight", "b.weight"]
+    assert trace.operands["weight"][trace.operands["weight"] >= 0].tolist() == [0, 1, 0]
+    assert rows(trace, "module", "repeat", "step") == [("a", 1, 0), ("b", 5, 1), ("c", 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"repeat": 0}, "repeat: must be an integer >= 1, got 0"),
+        ({"repeat": 1.5}, "repeat: must be an integer >= 1"),
+        ({"method": "torch_export"}, "method: must be one of dispatch, torch.export, got 'torch_export'"),
+    ],
+)
+def test_wrong_arguments_are_told(change, words):
+    with pytest.raises(ValueError, match=words):
+        export(nn.Linear(4, 4), torch.zeros(1, 4), **change)
+
+
+def test_no_module_and_two_stages_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"module: must be a torch\.nn\.Module, got function"):
+        export(lambda x: x, torch.zeros(1))
+    stage = Stage("a", nn.Linear(4, 4), (torch.zeros(1, 4),))
+    with pytest.raises(ValueError, match="stages: names must differ, got 'a' twice"):
+        export_stages("x", [stage, stage], {})
+
+
+def test_a_failure_without_a_word_names_its_kind():
+    def fail():
+        raise NotImplementedError
+
+    with pytest.raises(ValueError, match=r"Call: the module must run .*, got: NotImplementedError"):
+        export(Call(fail))
