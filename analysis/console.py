@@ -43,7 +43,7 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, ModuleNotFoundError):
         package = str(error.name).partition(".")[0]
         if package in _EXTRAS:
-            advice = f"python -m pip install 'tilewright[{_EXTRAS[package]}]'"
+            advice = f"in a clone, python -m pip install '.[{_EXTRAS[package]}]'"
             return f"this needs {package}, which is not installed: {advice}", MISTAKE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

@@ -213,7 +213,10 @@ def recorded(workload: str) -> dict[str, Policy]:
 def how_made(trace: Any) -> str:
     """Model, kind and origin of a trace in one line."""
     told = [trace.made.get(key, "") for key in ("kind", "source", "texts", "computed")]
-    return "; ".join(str(part) for part in (trace.model.get("name", ""), *told) if part)
+    device = trace.made.get("timed", {}).get("made", {}).get("device", {}).get("name")
+    measured = f"measured on {device}" if device else ""
+    name = trace.model.get("title") or trace.model.get("name", "")
+    return "; ".join(str(part) for part in (name, *told, measured) if part)
 
 
 def ratios(row: Row, reference: Row) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -14,6 +14,13 @@ app.command()(export)
 Name = Annotated[str, typer.Argument(help="A shipped workload, a trace file or a released CSV.")]
 Scheme = Annotated[str | None, typer.Option(help="A number scheme (svdquant_int4, ...) or a YAML file, applied first.")]
 Table = Literal["operators", "operands", "weights"]
+Shelf = Literal["facts", "exported", "timed", "values"]
+_SHELVES = {
+    "facts": "With facts that pruning reacts to",
+    "exported": "Operators of full-size models",
+    "timed": "The same with times measured on a GPU",
+    "values": "Values of real runs",
+}
 
 
 def _load(name: str, scheme: str | None = None) -> Any:
@@ -152,7 +159,7 @@ def csv(
 @app.command()
 @guarded
 def models(as_json: Json = False) -> None:
-    """The models that `trace export` can build, and what may be chosen about each.
+    """The models that `trace export` can build, and what may be chosen about each (in brackets: the allowed values).
 
     tilewright trace models
     """
@@ -164,25 +171,36 @@ def models(as_json: Json = False) -> None:
             {name: {"title": one.title, "origin": one.origin, "options": one.options} for name, one in found.items()}
         )
         return
-    rows = [
-        (name, one.title, "  ".join(f"{key}={value}" for key, value in one.options.items()))
-        for name, one in found.items()
-    ]
-    put_table("Models", ["name", "", "options and defaults"], rows)
+    put_table("Models", ["name", "", ""], [(name, one.title, _options(one)) for name, one in found.items()])
+
+
+def _options(model: Any) -> str:
+    """Options with their defaults, and the allowed values where they are few."""
+    few = {key: f" {list(values)}" for key, values in model.allowed.items()}
+    return "  ".join(f"{key}={value}{few.get(key, '')}" for key, value in model.options.items())
 
 
 @app.command("list")
 @guarded
-def list_traces(as_json: Json = False) -> None:
-    """The shipped workloads.
+def list_traces(
+    shelf: Annotated[Shelf | None, typer.Argument(help="Only these: facts, exported, timed or values.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The shipped workloads, by what they hold.
 
     tilewright trace list
+
+    tilewright trace list timed
     """
     from analysis.findings import how_made
-    from workloads.trace import SHELVES, load_workload, workload_names
+    from workloads.trace import load_workload, workload_names
 
-    traces = {name: load_workload(name) for shelf in SHELVES for name in workload_names(shelf)}
+    shelves = {
+        name: workload_names("" if name == "facts" else name) for name in ([shelf] if shelf else get_args(Shelf))
+    }
     if as_json:
-        put_json({"workloads": {name: {"made": dict(trace.made)} for name, trace in traces.items()}})
-    else:
-        put_table("Workloads", ["name", ""], [(name, how_made(trace)) for name, trace in traces.items()])
+        names = [name for some in shelves.values() for name in some]
+        put_json({"workloads": {name: {"made": dict(load_workload(name).made)} for name in names}})
+        return
+    for name, some in shelves.items():
+        put_table(_SHELVES[name], ["name", ""], [(one, how_made(load_workload(one))) for one in some])

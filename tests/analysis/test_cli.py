@@ -161,7 +161,7 @@ def test_a_missing_extra_is_named(folder: Path) -> None:
     blocked = "import sys; sys.modules['torch'] = None\n"
     answer = tilewright("trace", "export", "minilm", folder=folder, before=blocked)
     assert answer.status == 2
-    assert "pip install 'tilewright[torch]'" in answer.err
+    assert "pip install '.[torch]'" in answer.err
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("validate", "quick.yaml")], ids=" ".join)
