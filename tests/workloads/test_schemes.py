@@ -241,3 +241,12 @@ def test_every_parameter_is_counted_once(scheme: str, sizes: list[tuple[int, int
     assert all(
         value == 0 for name, value in size.parameters.items() if name in ("scales", "zeros", "low_rank", "smooth")
     )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "zeros"), [("w4a16", 64 * 3 // 2), ("qoq_w4a8kv4", 64 * 2), ("qoq_w4a8kv4_g128", 64 * 3)]
+)
+def test_zeros_are_one_a_group_or_one_a_row(scheme: str, zeros: int) -> None:
+    """Three groups a row: with one, a zero a row and a zero a group are the same."""
+    module = "m.layers.0.mlp.gate_proj" if "qoq" in scheme else "layers.0.fc"
+    assert weight_bytes(toy_trace([Layer(module, 5, 64, 384)]), scheme).bytes["zeros"] == zeros
