@@ -1,7 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,17 +25,19 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def check_target(path: Path) -> None:
-    """Before a long run: raises ValueError where its result could not be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{path}: must name a file in a folder that exists")
+def check_writable(option: str, path: Path | None, taken: Collection[Path] = ()) -> None:
+    """Before a long run: raises ValueError where its result could not be written, or would replace one of `taken`."""
+    if path and path.resolve() in {other.resolve() for other in taken}:
+        raise ValueError(f"{option}: must not be the file of another option or the trace itself, got {path}")
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"{option}: must name a file in a folder that exists, got {path}")
 
 
 def check_picture(path: Path) -> None:
-    """As `check_target`, for a picture, whose suffix says what it is."""
-    check_target(path)
+    """As `check_writable`, for a picture, whose suffix says what it is."""
+    check_writable("--out", path)
     if path.suffix not in PICTURES:
-        raise ValueError(f"{path}: must end in {', '.join(PICTURES)}")
+        raise ValueError(f"--out: must end in {', '.join(PICTURES)}, got {path}")
 
 
 def put_on_page(page: Path, table: str, name: str = "agreement") -> None:

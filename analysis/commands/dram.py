@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
-from analysis.commands.dram_files import check_writable, export, make
+from analysis.commands.dram_files import export, make
 from analysis.console import UNEXPECTED, Json, guarded, put_json, put_table, put_text, say
+from analysis.writing import check_writable
 
 if TYPE_CHECKING:
     from analysis.dram.report import DramRun

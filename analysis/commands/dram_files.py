@@ -1,6 +1,5 @@
 """`tilewright dram make` and `export`: files of requests."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,16 +7,9 @@ import typer
 
 from analysis.commands.points import Policies, Settings, assignments
 from analysis.console import Json, guarded, put_json, put_text
+from analysis.writing import check_writable
 
 Kind = Literal["sequential", "strided", "random", "gather", "planes", "mixed", "mixed_random", "chase"]
-
-
-def check_writable(option: str, path: Path | None, taken: Collection[Path] = ()) -> None:
-    """Before a long run: raises ValueError where its result could not be written, or would replace one of `taken`."""
-    if path and path.resolve() in {other.resolve() for other in taken}:
-        raise ValueError(f"{option}: must not be the file of another option or the trace itself, got {path}")
-    if path and (path.is_dir() or not path.parent.is_dir()):
-        raise ValueError(f"{option}: must name a file in a folder that exists, got {path}")
 
 
 @guarded

@@ -9,6 +9,7 @@ import typer
 
 from analysis.api import Engine, Memory, other_configuration, simulate_point
 from analysis.console import Json, guarded, put_json, put_table, put_text, say
+from analysis.writing import check_writable
 
 Engines = Annotated[Engine, typer.Option(help="Both give the same cycles; simpy is the slow reference.")]
 Memories = Annotated[Memory, typer.Option(help="ideal: memory answers at once.")]
@@ -47,8 +48,7 @@ def run(
 
     tilewright run --machine spatten --workload minilm --timeline out.json   (open it at ui.perfetto.dev)
     """
-    if timeline:
-        _check_writable(timeline)
+    check_writable("--timeline", timeline)
     overrides, policy = assignments(settings), assignments(policies)
     names = ("--set", "--policy")
     result = simulate_point(machine, workload, overrides, policy, engine, memory, timeline, names)
@@ -98,12 +98,6 @@ def assignments(pairs: Iterable[str] | None) -> dict[str, Any]:
             raise ValueError(f"{key.strip()}: given twice, as {found[key.strip()]} and {text.strip()}")
         found[key.strip()] = _value(text.strip())
     return found
-
-
-def _check_writable(path: Path) -> None:
-    """Before a long run: raises ValueError where its result could not be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"--timeline: must name a file in a folder that exists, got {path}")
 
 
 def _value(text: str) -> Any:

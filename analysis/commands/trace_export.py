@@ -9,7 +9,7 @@ import typer
 
 from analysis.commands.points import assignments
 from analysis.console import Json, ProgressBar, guarded, put_json, put_text, say
-from analysis.writing import check_target
+from analysis.writing import check_writable
 
 Device = Literal["meta", "cpu", "cuda"]
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -46,8 +46,7 @@ def export(
     tilewright trace export bert_base --device cuda --timed
     """
     options = assignments(settings)
-    if out:
-        check_target(out)
+    check_writable("--out", out)
     if name == "minilm" or name.endswith("_values"):
         _refuse(name, {"--set": options, "--timed": timed, "--dtype": dtype, "--device": device != "meta"})
         summary = _export_facts(name, out, weights)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.writing import check_target, replacing
+from analysis.writing import check_writable, replacing
 from workloads.trace import TABLES, Trace
 
 
@@ -12,7 +12,7 @@ def write_csv(trace: Trace, table: str, path: Path) -> int:
 
     if table not in TABLES:
         raise ValueError(f"table: must be one of {', '.join(TABLES)}, got {table!r}")
-    check_target(path)
+    check_writable("--out", path)
     columns = getattr(trace, table)
     if not columns:
         raise ValueError(f"{trace.name}: {table}: not recorded in this trace")

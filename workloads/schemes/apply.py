@@ -10,7 +10,7 @@ from workloads.schemes.patterns import applies, roots
 from workloads.schemes.schema import Rule, Scheme, families, read_scheme
 from workloads.trace import Trace
 
-GEMM_KINDS = ("linear", "conv", "conv_1x1", "conv_depthwise")
+LAYER_KINDS = ("linear", "conv", "conv_1x1", "conv_depthwise")  # no system here quantizes a transposed one
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def weight_of(trace: Trace) -> dict[int, int]:
     operands = trace.operands
     rows = zip(operands["operator"], operands["weight"], operands["output"], operands["shape"], strict=True)
     for operator, weight, output, shape in rows:
-        if weight >= 0 and not output and "x" in str(shape) and trace.operators["kind"][operator] in GEMM_KINDS:
+        if weight >= 0 and not output and "x" in str(shape) and trace.operators["kind"][operator] in LAYER_KINDS:
             found.setdefault(int(operator), int(weight))
     return found
 
