@@ -3,6 +3,7 @@
 import numpy as np
 
 from workloads.attention import AttentionWork
+from workloads.dense import dense_layers
 from workloads.policy import Policy
 from workloads.trace import Trace
 
@@ -18,7 +19,7 @@ def exported_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
     attention of more queries than keys.
     """
     policy = policy or Policy()
-    pruning = [name for name in _PRUNES if getattr(policy, name, None) != getattr(Policy(), name, None)]
+    pruning = [name for name in _PRUNES if getattr(policy, name) != getattr(Policy(), name)]
     if pruning:
         raise ValueError(f"{trace.name}: policy.{pruning[0]}: an exported trace has no importances to prune by")
     rows = np.flatnonzero(trace.operators["kind"] == "sdpa")
@@ -33,7 +34,11 @@ def exported_work(trace: Trace, policy: Policy | None) -> list[AttentionWork]:
             )
         key = (size, heads // kv_heads, images * int(trace.operators["repeat"][row]))
         groups.setdefault(key, []).append((layer, kv_heads, queries, keys))
-    return [_work(trace.name, policy, *key, layers) for key, layers in groups.items()]
+    works = []
+    for (size, group, repeat), layers in groups.items():
+        shape = np.array(layers, np.int64).T
+        works.append(dense_layers(trace.name, policy, size, *shape, group=group, repeat=repeat))
+    return works
 
 
 def _where(trace: Trace, row: int) -> str:
@@ -45,39 +50,3 @@ def _shapes(trace: Trace, row: int) -> tuple[int, ...]:
     mine = trace.operands["operator"] == row
     query, key = ([int(n) for n in text.split("x")] for text in trace.operands["shape"][mine].tolist()[:2])
     return int(np.prod(query[:-3])), query[-3], key[-3], query[-2], key[-2], query[-1]
-
-
-def _work(
-    name: str, policy: Policy, size: int, group: int, repeat: int, layers: list[tuple[int, ...]]
-) -> AttentionWork:
-    counts = [heads for _, heads, _, _ in layers]
-    layer, queries, keys = (np.repeat([one[index] for one in layers], counts) for index in (0, 2, 3))
-    zeros = np.zeros(len(layer), np.int64)
-    return AttentionWork(
-        name=name,
-        head_size=size,
-        query_bits=policy.query_bits,
-        key_msb_bits=policy.key_msb_bits,
-        key_lsb_bits=policy.key_lsb_bits,
-        value_bits=policy.value_bits,
-        step=zeros,
-        layer=layer,
-        head=np.concatenate([np.arange(count) for count in counts]),
-        length=keys,
-        queries=queries,
-        keys=keys,
-        values=keys,
-        key_set=zeros - 1,
-        set_ptr=np.zeros(1, np.int64),
-        set_index=np.zeros(0, np.int64),
-        needs_lsb=np.full(int(queries.sum()) * group, int(policy.key_lsb_bits > 0), np.uint8),
-        token_topk=zeros,
-        token_candidates=zeros,
-        head_topk=zeros,
-        head_candidates=zeros,
-        score_ptr=np.zeros(len(layer) + 1, np.int64),
-        score=np.zeros(0),
-        dense_operations=int(4 * size * group * (queries * keys).sum()),
-        repeat=repeat,
-        group=group,
-    )
