@@ -18,7 +18,7 @@ Shelf = Literal["facts", "exported", "timed", "values"]
 _SHELVES = {
     "facts": "With facts that pruning reacts to",
     "exported": "Operators of full-size models",
-    "timed": "The same with times measured on a GPU",
+    "timed": "Full-size models with times measured on a GPU",
     "values": "Values of real runs",
 }
 
