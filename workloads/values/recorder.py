@@ -59,6 +59,8 @@ class _Recorder:
     def run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run one operator, and look at it if it is a linear layer, a 1x1 convolution or an attention."""
         name = str(func)
+        if func._schema.is_mutable:
+            self.last = None  # the tensor may be the one that is written
         if name == "aten.scaled_dot_product_attention.default":
             return self._attention(args, kwargs)
         result = func(*args, **kwargs)
@@ -76,7 +78,7 @@ class _Recorder:
             self.unnamed += 1
             return
         if self.keys_before is not None and fnmatchcase(layer, self.keys_before):
-            self.key_before = result
+            self.key_before = result.clone()  # a rotation may be done in place
         if fnmatchcase(layer, self.pattern):
             rows, channels = self._channels(x)
             known = self.linears.setdefault(layer, Linear(weight.detach().double().cpu().numpy()))
