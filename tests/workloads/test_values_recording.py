@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="the test extra has torch")
 
 from workloads.decoder import DecoderShape, build_decoder  # noqa: E402
 from workloads.trace import Trace, load_workload  # noqa: E402
-from workloads.values import NAMES, channel_table, record_values  # noqa: E402
-from workloads.values.reading import head_ranges, layer_channels, outlier_strength  # noqa: E402
+from workloads.values import NAMES, Operands, channel_table, record_values  # noqa: E402
+from workloads.values.reading import head_ranges, layer_channels, operands, outlier_strength  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "values.md"
 MADE = {
@@ -51,6 +51,11 @@ def trace_of(values):
     return Trace("toy_values", {"name": "toy"}, {"kind": "values", **values.notes}, {}, values.facts)
 
 
+def example(word):
+    """The Python block of the page with this word."""
+    return next(b for b in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if word in b)
+
+
 def test_an_input_that_is_written_in_place_is_read_again():
     """Shared work between layers that read one tensor must not outlive the numbers in it."""
     trace = trace_of(record_values(Rewriting(), [torch.ones(3, 4)]))
@@ -65,13 +70,31 @@ def test_keys_that_are_turned_in_place_were_recorded_before():
     np.testing.assert_array_equal(after["min"], -2 * before["max"])
 
 
+def test_operands_with_a_bias_reproduce_the_layer():
+    """Within the rounding of 11 bits of each operand; a bias of the wrong rows, or none, is far outside."""
+    torch.manual_seed(4)
+    layer, x = torch.nn.Linear(8, 6), torch.randn(5, 8)
+    kept = operands(trace_of(record_values(layer, [x], operands=Operands(["*"], tokens=4, outputs=3))), "")
+    got, right = kept["input"] @ kept["weight"].T + kept["bias"], layer.double()(x.double()).detach().numpy()[:4, :3]
+    assert np.abs(got - right).max() <= 2**-10 * (np.abs(kept["input"]) @ np.abs(kept["weight"]).T + 1).max()
+    assert np.abs(kept["bias"]).min() > 0.01
+
+
 def test_the_example_of_the_page_runs():
-    block = next(b for b in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "record_values(" in b)
+    block = example("record_values(")
     shape = DecoderShape(layers=1, hidden=32, heads=4, kv_heads=2, head_size=16, intermediate=48, context=64)
     scope = {"module": build_decoder(shape), "inputs": [torch.randint(256, (1, 40))]}
     exec(block, scope)
     assert set(scope["values"].notes["operands"]) == {f"model.layers.0.mlp.{n}_proj" for n in ("gate", "up", "down")}
     assert "attention.key_before.max" in scope["values"].facts
+
+
+def test_the_reading_of_the_page_gives_what_it_says():
+    scope = {}
+    exec(example("load_workload("), scope)
+    assert f"{scope['strength']:.1f}" == "30.3"
+    assert [f"{one:.2f}" for one in scope["keys"]] == ["3.06", "1.92"]
+    assert (scope["weight"].shape, scope["weight"].dtype) == ((256, 256), np.float64)
 
 
 @pytest.mark.parametrize("name", NAMES)
