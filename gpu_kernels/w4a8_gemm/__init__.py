@@ -1,0 +1,1 @@
+"""4-bit weights times 8-bit activations."""

@@ -1,0 +1,1 @@
+"""8-bit weights times 8-bit activations."""
