@@ -9,14 +9,15 @@
 | e5m2 | sign, 5, 2; infinity and NaN as in IEEE 754; to 57344 | OCP 8-bit Floating Point 1.0 (E5M2) |
 | nf4 | 16 quantiles of a normal distribution, -1 to 1 | QLoRA, arXiv 2305.14314, appendix E |
 
-Encoding takes the nearest value. A tie goes to the even code, in nf4 to the lower value (bitsandbytes compares with
-`>`). What is too large, infinity too, becomes the largest finite value of its sign. A zero keeps its sign where the
-format has one. NaN becomes the NaN 0x7f in e4m3 and e5m2 and +6 in e2m1 (PTX ISA, `cvt` with `.satfinite`), and 0 in
-the integers (PTX ISA, `cvt` to integers) and in nf4 (our choice).
+Encoding takes the nearest value. A tie goes to the even code, in nf4 to the lower value: there the limits are the
+middles rounded to float32, compared by `>`, as bitsandbytes does it (three float32 numbers, each within 4e-8 of a
+middle, thus go down although the upper value is nearer). What is too large, infinity too, becomes the largest finite
+value of its sign. A zero keeps its sign where the format has one. NaN becomes the NaN 0x7f in e4m3 and e5m2 and +6 in
+e2m1 (PTX ISA, `cvt` with `.satfinite`), and 0 in the integers (PTX ISA, `cvt` to integers) and in nf4 (our choice).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -88,7 +89,7 @@ class Number:
         return values
 
 
-def _build(name: str, values: Wide, nan: int, signed: bool = False, ties_down: bool = False) -> Number:
+def _build(name: str, values: Wide, nan: int, signed: bool = False) -> Number:
     """A format from its values by code; `signed`: the upper half of the codes negates the lower."""
     bits = len(values).bit_length() - 1
     sign = len(values) // 2 if signed else 0
@@ -97,9 +98,9 @@ def _build(name: str, values: Wide, nan: int, signed: bool = False, ties_down: b
     ascending = codes[np.argsort(values[codes])]
     low, high = ascending[:-1], ascending[1:]
     middles = (values[low] + values[high]) / 2
-    upwards = (high % 2 == 0) & (not ties_down)
-    limits = np.where(upwards, np.nextafter(middles, -np.inf), middles)
-    return Number(name, bits, _fixed(values.astype(np.float32)), sign, nan, _fixed(ascending.astype(np.uint8)), limits)
+    limits = np.where(high % 2 == 0, np.nextafter(middles, -np.inf), middles)
+    singles, order = values.astype(np.float32), ascending.astype(np.uint8)
+    return Number(name, bits, _fixed(singles), sign, nan, _fixed(order), _fixed(limits))
 
 
 def _fixed(array: Any) -> Any:
@@ -144,7 +145,9 @@ def _e5m2(name: str) -> Number:
 
 
 def _nf4(name: str) -> Number:
-    return _build(name, np.array(NF4_VALUES), nan=7, ties_down=True)
+    values = np.array(NF4_VALUES)
+    limits = ((values[:-1] + values[1:]) / 2).astype(np.float32).astype(np.float64)
+    return replace(_build(name, values, nan=7), limits=_fixed(limits))
 
 
 _FORMATS: dict[str, Callable[[str], Number]] = {
