@@ -94,7 +94,7 @@ def fma_float16(a, b, c):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _narrow_to_odd(x):  # type: ignore[no-untyped-def]
+def narrow_to_odd(x):  # type: ignore[no-untyped-def]
     """A float64 as float32, rounded to odd."""
     near = np.float32(x)
     bits = bits32(near)
@@ -115,14 +115,14 @@ def fma_bfloat16(a, b, c):  # type: ignore[no-untyped-def]
     step = np.int64(1) if (rest > 0) == (s > 0) else np.int64(-1)
     inexact = (rest != 0) & ((bits & 1) == 0) & np.isfinite(s)
     odd = float_of64(bits + (step if inexact else np.int64(0)))
-    return to_bfloat16(_narrow_to_odd(odd))
+    return to_bfloat16(narrow_to_odd(odd))
 
 
 @njit(cache=True)
 def _each_float16(values):  # type: ignore[no-untyped-def]
     found = np.empty(len(values), np.float32)
     for i in range(len(values)):
-        found[i] = to_float16(_narrow_to_odd(values[i]))
+        found[i] = to_float16(narrow_to_odd(values[i]))
     return found
 
 
@@ -130,7 +130,7 @@ def _each_float16(values):  # type: ignore[no-untyped-def]
 def _each_bfloat16(values):  # type: ignore[no-untyped-def]
     found = np.empty(len(values), np.float32)
     for i in range(len(values)):
-        found[i] = to_bfloat16(_narrow_to_odd(values[i]))
+        found[i] = to_bfloat16(narrow_to_odd(values[i]))
     return found
 
 

@@ -1,5 +1,6 @@
 """Matrix products as a tensor core adds them (`accel.tensor_core.rules`), in Numba on all cores."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from accel.arithmetic import bits32, bits64, float_of64
+from accel.arithmetic import bits32, bits64, float_of64, narrow_to_odd, to_float16
 from accel.tensor_core.rules import LEAST_EXPONENT, Accumulation
 
 Floats = NDArray[np.float32]
@@ -60,11 +61,11 @@ def cut(x, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _block(a, a_exponent, b, b_exponent, total, top, scale, wide, fraction_bits, result_bits):  # type: ignore[no-untyped-def]
+def _block(a, a_exponent, b, b_exponent, total, top, scale, wide, numbers):  # type: ignore[no-untyped-def]
     """Add one block to `total`, float32 [n]: a [width] times b [width, n]. top, scale, wide: room for [n]."""
-    n = len(total)
+    n, (least_sum, fraction_bits, result_bits) = len(total), numbers
     for j in range(n):
-        top[j] = max(((bits32(total[j]) >> 23) & 0xFF) - 127, -126)
+        top[j] = max(((bits32(total[j]) >> 23) & 0xFF) - 127, least_sum)
     for i in range(len(a)):
         if a[i] != 0:
             for j in range(n):
@@ -73,15 +74,15 @@ def _block(a, a_exponent, b, b_exponent, total, top, scale, wide, fraction_bits,
         scale[j] = _power(fraction_bits - top[j])
         wide[j] = trunc(np.float64(total[j]) * scale[j])
     for i in range(len(a)):
-        if a[i] != 0:
-            for j in range(n):
-                wide[j] += trunc(np.float64(a[i]) * np.float64(b[i, j]) * scale[j])
+        for j in range(n):  # zeros too: with an infinity they give NaN
+            wide[j] += trunc(np.float64(a[i]) * np.float64(b[i, j]) * scale[j])
     for j in range(n):
-        total[j] = cut(wide[j] / scale[j], result_bits)
+        found = wide[j] / scale[j] + 0.0  # a sum of zero is +0
+        total[j] = cut(found, result_bits) if result_bits else to_float16(narrow_to_odd(found))
 
 
 @njit(cache=True, parallel=True)
-def _matmul(a, b, c, least, width, fraction_bits, result_bits):  # type: ignore[no-untyped-def]
+def _matmul(a, b, c, least, width, numbers):  # type: ignore[no-untyped-def]
     """c + a b, in strips of columns; a [M, K], b [K, N], c [M, N]."""
     rows, columns = c.shape
     depth = a.shape[1]
@@ -98,9 +99,22 @@ def _matmul(a, b, c, least, width, fraction_bits, result_bits):  # type: ignore[
             end = min(k + width, depth)
             _block(
                 a[row, k:end], a_exponents[row, k:end], b[k:end, first:last], b_exponents[k:end, first:last],
-                total, top, scale, wide, fraction_bits, result_bits,
+                total, top, scale, wide, numbers,
             )  # fmt: skip
     return found
+
+
+def _by_float16(a: Floats, b: Floats, c: Floats, rule: Accumulation) -> Floats:
+    """8-bit floats without an instruction: of every 4 neighbours in K the first two go into one float16 product, the
+    others into the next, which starts from it; c is added at last. K in steps of 32."""
+    half, total = replace(rule, operand="float16", emulated=False), c
+    for k in range(0, a.shape[1], 32):
+        part = np.arange(k, min(k + 32, a.shape[1]))
+        first, second = part[part % 4 < 2], part[part % 4 >= 2]
+        found = matmul(a[:, second], b[:, second], matmul(a[:, first], b[:, first], None, half), half)
+        with np.errstate(all="ignore"):
+            total = found + total
+    return total
 
 
 def matmul(a: Any, b: Any, c: Any, rule: Accumulation) -> Floats:
@@ -117,7 +131,10 @@ def matmul(a: Any, b: Any, c: Any, rule: Accumulation) -> Floats:
     start = np.zeros(shape, np.float32) if c is None else np.ascontiguousarray(c, np.float32)
     if start.shape != shape:
         raise ValueError(f"matmul: c must be {shape}, got {start.shape}")
+    if rule.emulated:
+        return _by_float16(left, right, start, rule)
     least = LEAST_EXPONENT[rule.operand]
-    numbers = rule.width, rule.fraction_bits, rule.result_bits
-    found: Floats = _matmul(left, np.ascontiguousarray(right.T), start, least, *numbers)
+    least_sum = LEAST_EXPONENT[rule.sums]
+    numbers = least_sum, rule.fraction_bits, rule.result_bits
+    found: Floats = _matmul(left, np.ascontiguousarray(right.T), start, least, rule.width, numbers)
     return found

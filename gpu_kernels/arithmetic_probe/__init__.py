@@ -1,0 +1,1 @@
+"""What a GPU's instructions round, cut and saturate: operands by seed, single instructions, their results."""
