@@ -4,6 +4,7 @@ Source: Nunchaku v1.1, lora.cuh. Ranks go in steps of 16 there; here the tensor 
 zeros, which adds nothing.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,25 @@ def _by_rank(strengths: Any, rank: int) -> Floats:
         raise ValueError(f"strengths: must be one for each {RANKS} of {rank} ranks, got shape {given.shape}")
     found: Floats = np.repeat(given, RANKS)[:rank]
     return found
+
+
+def branch(state: Mapping[str, Any], name: str, shape: tuple[int | None, int | None]) -> Floats:
+    """`down` or `up` of the state, with no ranks where the state has none; ValueError where `shape` does not fit."""
+    given = state.get(name)
+    found = np.empty([size or 0 for size in shape], np.float32) if given is None else np.asarray(given, np.float32)
+    if found.ndim != 2 or any(size not in (None, is_) for size, is_ in zip(shape, found.shape, strict=True)):
+        raise ValueError(f"{name}: must have shape {shape} (None: the rank), got {found.shape}")
+    return found
+
+
+def biased(y: Floats, state: Mapping[str, Any], form: str) -> Floats:
+    """y [M, N] plus the bias of the state, if it has one: a 16-bit addition. ValueError for another shape."""
+    if state.get("bias") is None:
+        return y
+    bias = np.asarray(state["bias"], np.float32)
+    if bias.shape != y.shape[1:]:
+        raise ValueError(f"bias: must have shape {y.shape[1:]}, got {bias.shape}")
+    return round_to(y.astype(np.float64) + bias, form)
 
 
 def written(y: Floats, form: str) -> Floats:

@@ -21,7 +21,7 @@ from accel.arithmetic import (
     to_bfloat16,
     to_float16,
 )
-from gpu_kernels.w4a4_gemm.low_rank import down_projection, up_projection, written
+from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
 
 GROUP = 64  # inputs that share a scale: the K of one mma.sync.m16n8k64
 ARCHITECTURE = "sm_90"  # whose 16-bit tensor cores the low-rank branch runs on
@@ -181,7 +181,7 @@ def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) 
         raise ValueError(f"w4a4: smooth must not be 0, got 0 at input {int(np.argmin(smooth != 0))}")
     shift = np.float32(state.get("shift", 0.0))
     codes, scales = _quantize(values, smooth, shift, form == "float16", bool(shift > 0))
-    down = np.asarray(state.get("down", np.empty((0, inputs))), np.float32)
+    down = branch(state, "down", (None, inputs))
     return codes, scales, down_projection(values, down, form, architecture)
 
 
@@ -207,10 +207,8 @@ def gemm(
     fill = ((0, -rows % 4), (0, 0))
     x = np.pad(np.asarray(codes_x, np.float32), fill)
     y = _product(x, np.pad(np.asarray(scale_x, np.float32), fill), codes, scale, half)[:rows]
-    if state.get("bias") is not None:
-        y = round_to(y + _floats(state, "bias", (len(codes),)), form)
-    up = np.asarray(state.get("up", np.empty((len(codes), 0))), np.float32)
-    return written(up_projection(y, lora_act, up, form, architecture, strengths), form)
+    up = branch(state, "up", (len(codes), None))
+    return written(up_projection(biased(y, state, form), lora_act, up, form, architecture, strengths), form)
 
 
 def linear(x: Any, state: State, form: str = "float16", architecture: str = ARCHITECTURE) -> Floats:

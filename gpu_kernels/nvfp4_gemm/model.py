@@ -1,0 +1,184 @@
+"""SVDQuant's W4A4 layer in NVFP4: fused quantize + down-projection, block-scaled GEMM + up-projection.
+
+Source: Nunchaku v1.1, gemm_w4a4.cuh (its FP4 half) and gemm_utils.cuh. The README of this folder has the order of all
+roundings and what is assumed: how Blackwell's tensor cores add is not known to us. 16-bit numbers are float32 arrays
+on the grid of `form`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from accel.arithmetic import Floats, bits64, check_form, float_of64, flush, round_to, to_bfloat16, to_float16
+from accel.formats import number
+from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
+
+GROUP = 16  # inputs that share a scale
+STEP = 64  # inputs that one mma.sync.m16n8k64 adds
+ARCHITECTURE = "sm_120"  # whose 16-bit tensor cores the low-rank branch runs on: Nunchaku's FP4 needs Blackwell
+Codes = NDArray[np.uint8]
+State = Mapping[str, Any]
+_E2M1, _E4M3 = number("e2m1"), number("e4m3")
+
+
+@njit(cache=True)
+def to_form(x, half):  # type: ignore[no-untyped-def]
+    """A float32 rounded to float16 (half) or bfloat16."""
+    return to_float16(x) if half else to_bfloat16(x)
+
+
+@njit(cache=True)
+def to_e2m1(x):  # type: ignore[no-untyped-def]
+    """E2M1 code of a float32: nearest, ties to the even code, at most 6; NaN is 6 (PTX ISA, cvt.rn.satfinite)."""
+    size = abs(x)
+    if size < 2:
+        code = np.rint(size * np.float32(2))
+    elif size < 4:
+        code = np.rint(size) + np.float32(2)
+    else:
+        code = min(np.rint(size / np.float32(2)), np.float32(3)) + np.float32(4)
+    sign = np.uint8(8) if np.signbit(x) else np.uint8(0)
+    return np.uint8(7) if np.isnan(x) else np.uint8(code) | sign
+
+
+@njit(cache=True, error_model="numpy")
+def _quantize_group(x, smooth, half, codes):  # type: ignore[no-untyped-def]
+    """Codes of one group of 16, and its scale before E4M3."""
+    largest = np.float32(0)
+    values = np.empty(len(x), np.float32)
+    for k in range(len(x)):
+        values[k] = to_form(x[k] / smooth[k], half)
+        largest = max(largest, abs(values[k]))
+    scale = min(largest * (np.float32(1) / np.float32(6)), np.float32(448))
+    reciprocal = flush(np.float32(1) / flush(scale))
+    for k in range(len(x)):
+        codes[k] = to_e2m1(values[k] * reciprocal)
+    return scale
+
+
+@njit(cache=True, parallel=True)
+def _quantize(x, smooth, half):  # type: ignore[no-untyped-def]
+    rows, inputs = x.shape
+    codes, scales = np.empty((rows, inputs), np.uint8), np.empty((rows, inputs // GROUP), np.float32)
+    for m in prange(rows):
+        for g in range(inputs // GROUP):
+            part = slice(g * GROUP, (g + 1) * GROUP)
+            scales[m, g] = _quantize_group(x[m, part], smooth[part], half, codes[m, part])
+    return codes, scales
+
+
+@njit(cache=True)
+def _sum(a, b):  # type: ignore[no-untyped-def]
+    """A float32 plus a float64, rounded once to float32: the float64 sum is rounded to odd."""
+    p = np.float64(a)
+    s = p + b
+    back = s - p
+    rest = (p - (s - back)) + (b - back)  # exact: s + rest = a + b
+    bits = bits64(s)
+    step = np.int64(1) if (rest > 0) == (s > 0) else np.int64(-1)
+    inexact = (rest != 0) & ((bits & 1) == 0) & np.isfinite(s)
+    return np.float32(float_of64(bits + (step if inexact else np.int64(0))))
+
+
+@njit(cache=True, parallel=True)
+def _add(total, step):  # type: ignore[no-untyped-def]
+    for i in prange(len(total)):
+        for j in range(total.shape[1]):
+            total[i, j] = _sum(total[i, j], step[i, j])
+
+
+@njit(cache=True, parallel=True)
+def _scaled(codes, scale, first, numbers, scale_numbers):  # type: ignore[no-untyped-def]
+    """E2M1 times E4M3 of 64 inputs from `first` on, float64 [rows, 64]: at most 6 bits, exact."""
+    found = np.empty((len(codes), STEP), np.float64)
+    for i in prange(len(codes)):
+        for k in range(STEP):
+            number_ = numbers[codes[i, first + k]]
+            found[i, k] = np.float64(number_ * scale_numbers[scale[i, (first + k) // GROUP]])
+    return found
+
+
+def _product(codes_x: Codes, scale_x: Codes, codes: Codes, scale: Codes) -> Floats:
+    """float32 [M, N]: steps of 64 inputs upwards, the sum of each exact (multiples of 2^-20 below 2^29, in float64)."""
+    total = np.zeros((len(codes_x), len(codes)), np.float32)
+    for first in range(0, codes_x.shape[1], STEP):
+        left = _scaled(codes_x, scale_x, first, _E2M1.values, _E4M3.values)
+        _add(total, left @ _scaled(codes, scale, first, _E2M1.values, _E4M3.values).T)
+    return total
+
+
+def _codes(name: str, given: Any, shape: tuple[int, ...], largest: int) -> Codes:
+    """Codes as uint8; ValueError for another shape and for a code above `largest`."""
+    found = np.asarray(given)
+    if found.shape != shape:
+        raise ValueError(f"w4a4_nvfp4: {name} must have shape {shape}, got {found.shape}")
+    if found.size and (found.min() < 0 or found.max() > largest):
+        raise ValueError(f"w4a4_nvfp4: {name} must lie in 0..{largest}, got {found.min()}..{found.max()}")
+    return np.ascontiguousarray(found, np.uint8)
+
+
+def _inputs(x: Any, state: State) -> int:
+    """K; ValueError where x, or the step of 64, does not fit."""
+    inputs = int(np.shape(state["codes"])[1])
+    if np.ndim(x) != 2 or np.shape(x)[1] != inputs:
+        raise ValueError(f"w4a4_nvfp4: x must be [M, {inputs}], got {np.shape(x)}")
+    if inputs % STEP:
+        raise ValueError(f"w4a4_nvfp4: inputs must be a multiple of {STEP}, got {inputs}")
+    return inputs
+
+
+def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) -> tuple[Codes, Codes, Floats]:
+    """The first kernel: E2M1 codes uint8 [M, K], E4M3 scale codes uint8 [M, K/16], and lora_act float32 [M, r].
+
+    x [M, K] on the grid of `form`: the raw input of the layer. The down-projection reads it as it is; the codes are
+    of x / smooth. Raises ValueError for another form, shapes that do not fit, and a zero in smooth.
+    """
+    check_form(form)
+    inputs = _inputs(x, state)
+    values, smooth = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(state["smooth"], np.float32)
+    if smooth.shape != (inputs,) or not smooth.all():
+        raise ValueError(f"w4a4_nvfp4: smooth must have shape ({inputs},) and no 0, got shape {smooth.shape}")
+    codes, scales = _quantize(values, smooth, form == "float16")
+    lora_act = down_projection(values, branch(state, "down", (None, inputs)), form, architecture)
+    return codes, _E4M3.encode(scales), lora_act
+
+
+def gemm(
+    codes_x: Any,
+    scale_x: Any,
+    lora_act: Any,
+    state: State,
+    form: str,
+    strengths: Any = None,
+    architecture: str = ARCHITECTURE,
+) -> Floats:
+    """The second kernel: float32 [M, N] on the grid of `form`.
+
+    codes_x uint8 [M, K], scale_x uint8 [M, K/16], lora_act float32 [M, r]   as `quantize` gives them
+    strengths: float32 [r/16] on lora_act (user adapters), None for 1.
+    Raises ValueError for shapes that do not fit and codes outside 0..15 (scales: 0..126, unsigned E4M3 without NaN).
+    """
+    check_form(form)
+    inputs, outputs = _inputs(codes_x, state), len(state["codes"])
+    codes = _codes("codes", state["codes"], (outputs, inputs), 15)
+    scale = _codes("scale", state["scale"], (outputs, inputs // GROUP), 126)
+    left = _codes("codes of x", codes_x, (len(codes_x), inputs), 15)
+    total = _product(left, _codes("scale of x", scale_x, (len(left), inputs // GROUP), 126), codes, scale)
+    tensor_scale = np.asarray(state["tensor_scale"], np.float32)
+    if tensor_scale.size not in (1, outputs):
+        raise ValueError(f"w4a4_nvfp4: tensor_scale must be one or {outputs} numbers, got {tensor_scale.size}")
+    y = biased(round_to(total * tensor_scale.reshape(-1), form), state, form)
+    up = branch(state, "up", (outputs, None))
+    return written(up_projection(y, lora_act, up, form, architecture, strengths), form)
+
+
+def linear(x: Any, state: State, form: str = "float16", architecture: str = ARCHITECTURE) -> Floats:
+    """The layer: x [M, K], rounded to `form`, through both kernels; float32 [M, N] on the grid of `form`.
+
+    state: codes uint8 [N, K] (E2M1); scale uint8 [N, K/16] (E4M3); tensor_scale float32, one or [N]; smooth [K]; and
+    where there are any: down [r, K] (divided by smooth), up [N, r], bias [N].
+    """
+    return gemm(*quantize(round_to(x, form), state, form, architecture), state, form, architecture=architecture)
