@@ -20,7 +20,7 @@ def check_names(kind: str, state: State, required: Iterable[str], optional: Iter
             raise ValueError(f"{kind}: needs the tensor {name!r}, got {', '.join(sorted(state)) or 'none'}")
     for name in state:
         if name not in names:
-            near = get_close_matches(name, names, 1)
+            near = get_close_matches(name, names, 1, 0.5)
             hint = f" (nearest: {near[0]!r})" if near else ""
             raise ValueError(f"{kind}: unknown tensor {name!r}{hint}, knows {', '.join(sorted(names))}")
 
