@@ -68,9 +68,10 @@ def numbers(x: Any, scale: Any, zero: Any) -> Codes:
 def quantize(x: Any, wrap: bool = False) -> tuple[Codes, Floats, Floats]:
     """(codes uint8 0..15 of x's shape, scale, zero [...]) with x ~ (codes - zero) scale.
 
-    A number above 15 becomes 15; the kernel keeps its low nibble (wrap=True), so that 16 becomes 0. This happens only
-    to vectors that lie on one side of 0, far from it (where |x| is above some 500 steps: scale and zero each carry a
-    relative error of 2^-11, and 2^-11 x 1000 is the half step that is missing); around 0 the sum stays below 15.02.
+    A number above 15 becomes 15; the kernel keeps its low nibble (wrap=True), so that 16 becomes 0. It happens to
+    vectors on one side of 0 whose |x| exceeds some 500 steps: scale and zero each carry a relative error of up to
+    2^-11, together the missing half step. It also happens where the scale is a subnormal float16. Vectors around 0 with
+    a normal scale stay below 15.02.
     """
     scale, zero = parameters(x)
     found = numbers(x, scale, zero)
