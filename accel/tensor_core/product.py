@@ -77,8 +77,9 @@ def _block(a, a_exponent, b, b_exponent, total, top, scale, wide, numbers):  # t
         for j in range(n):  # zeros too: with an infinity they give NaN
             wide[j] += trunc(np.float64(a[i]) * np.float64(b[i, j]) * scale[j])
     for j in range(n):
-        found = wide[j] / scale[j] + 0.0  # a sum of zero is +0
-        total[j] = cut(found, result_bits) if result_bits else to_float16(narrow_to_odd(found))
+        found = wide[j] / scale[j]
+        narrow = cut(found, result_bits) if result_bits else to_float16(narrow_to_odd(found))
+        total[j] = narrow + np.float32(0)  # what comes to zero is +0
 
 
 @njit(cache=True, parallel=True)

@@ -59,6 +59,8 @@ def facts(run: Run, product: Product) -> dict[str, Any]:
     significand_bits         as product_bits beside 1.5 x 1.5: the same if products are not normalised first
     negative_rest            what -2^-(bits + 1) leaves beside 1: 0 if it is cut towards zero
     result                   1 plus 3/4 of a unit in the last place, and minus that: how the result is rounded
+    ties                     1 plus half a unit, and the next number plus half a unit
+    lost_negative            whether a negative sum that is too small for the result becomes -0 (float16: no such sum)
     """
     reach = 30 if product.operand != "e4m3" else 18
     powers = range(reach)
@@ -96,6 +98,8 @@ def _ends(run: Run, product: Product) -> dict[str, Any]:
         found["result"] = [float((x - s) * 2.0**bits) for x, s in zip(above.astype(float), (1, -1), strict=True)]
         ties = dots(run, product, [({0: half}, 1.0), ({0: half}, 1.0 + 2.0**-bits)])
         found["ties"] = [float((x - 1) * 2.0**bits) for x in ties.astype(float)]
+        tiny = 2.0**-13 if bits == 10 else 2.0**-80 if product.operand == "bfloat16" else 2.0**-24
+        found["lost_negative"] = bool(np.signbit(dots(run, product, [({0: (-tiny, tiny)}, 0.0)])[0]))
     found["negative_zero"] = bool(np.signbit(dots(run, product, [({0: (-1.0, 0.0)}, -0.0)])[0]))
     found["cancelled_zero_negative"] = bool(np.signbit(dots(run, product, [({0: (-1.0, 1.0)}, 1.0)])[0]))
     return found

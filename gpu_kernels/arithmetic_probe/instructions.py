@@ -57,5 +57,5 @@ SCALARS = {
     "reciprocal_approximate": (1, "32"),
     "exp2_approximate": (1, "32"),
     "reciprocal_root_approximate": (1, "32"),
-    "divide_float16_by_reciprocal": (2, "float16"),
+    "divide_float16": (2, "float16"),
 }

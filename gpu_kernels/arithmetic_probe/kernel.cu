@@ -149,7 +149,10 @@ SCALAR(add_bfloat16, HALVES_2("add.rn.bf16"))
 SCALAR(reciprocal_approximate, FLOAT_OF_FLOAT("rcp.approx.ftz.f32"))
 SCALAR(exp2_approximate, FLOAT_OF_FLOAT("ex2.approx.ftz.f32"))
 SCALAR(reciprocal_root_approximate, FLOAT_OF_FLOAT("rsqrt.approx.ftz.f32"))
-// a float16 quotient as x times the approximate reciprocal, rounded once more: how a fast half-precision division works
-SCALAR(divide_float16_by_reciprocal, float a; float b; asm("cvt.f32.f16 %0, %1;" : "=f"(a) : "h"(hx));
-       asm("cvt.f32.f16 %0, %1;" : "=f"(b) : "h"(hy)); asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(f) : "f"(b)); f = f * a;
-       asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); r = h)
+// a float16 quotient by the approximate reciprocal, mended by the remainder where the result is a small subnormal
+SCALAR(divide_float16, float a; float b; float q; asm("cvt.f32.f16 %0, %1;" : "=f"(a) : "h"(hx));
+       asm("cvt.f32.f16 %0, %1;" : "=f"(b) : "h"(hy)); asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(f) : "f"(b)); q = f * a;
+       asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(q)); if ((h & 0x7fff) && (h & 0x7fff) < 0x8f) {
+         q = fmaf(f, fmaf(-b, q, a), q);
+         asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(q));
+       } r = h)

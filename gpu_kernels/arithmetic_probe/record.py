@@ -80,7 +80,7 @@ def _all(device: Device, name: str) -> tuple[int, int]:
 
 def _given(name: str) -> Iterator[list[Any]]:
     if SCALARS[name][0] > 1:
-        if name == "divide_float16_by_reciprocal":
+        if name == "divide_float16":
             yield scalars.significands()
         yield scalars.operands(name, 1 << 24, MANY_SEED)
         return
