@@ -98,7 +98,8 @@ def _ends(run: Run, product: Product) -> dict[str, Any]:
         found["result"] = [float((x - s) * 2.0**bits) for x, s in zip(above.astype(float), (1, -1), strict=True)]
         ties = dots(run, product, [({0: half}, 1.0), ({0: half}, 1.0 + 2.0**-bits)])
         found["ties"] = [float((x - 1) * 2.0**bits) for x in ties.astype(float)]
-        tiny = 2.0**-13 if bits == 10 else 2.0**-80 if product.operand == "bfloat16" else 2.0**-24
+    if bits == 10 or product.operand == "bfloat16":
+        tiny = 2.0**-13 if bits == 10 else 2.0**-80
         found["lost_negative"] = bool(np.signbit(dots(run, product, [({0: (-tiny, tiny)}, 0.0)])[0]))
     found["negative_zero"] = bool(np.signbit(dots(run, product, [({0: (-1.0, 0.0)}, -0.0)])[0]))
     found["cancelled_zero_negative"] = bool(np.signbit(dots(run, product, [({0: (-1.0, 1.0)}, 1.0)])[0]))
