@@ -7,6 +7,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from accel.arithmetic import round_to
 from accel.machine import load_standard
 from accel.spatten import SpattenMachine
 from analysis.reproduce.spatten import spatten_machine
@@ -14,6 +15,8 @@ from dataflow.dram_energy import dram_energy
 from dataflow.memory import default_spec, dram_spec, peak_bytes_per_s
 from dataflow.simulate import simulate
 from dataflow.spatten.plan import plan_attention
+from gpu_kernels.w4a4_gemm import model as w4a4_gemm
+from gpu_kernels.w4a8_gemm import model as w4a8_gemm
 from sim.compiled import run_compiled
 from sim.dram import IdealSpec
 from sim.dram.stream import RequestStream
@@ -26,6 +29,8 @@ from workloads.trace import load_workload
 BERT_BASE = {"layers": 12, "heads": 12, "tokens": 384, "head_size": 64, "bits": 12}
 _ALIGN_BYTES = 32768
 _REQUESTS, _CHUNK = 1_000_000, 1 << 16
+_LAYER = (512, 4096, 4096)  # tokens, outputs, inputs of a linear layer
+_RANK = 32
 
 
 def _seconds(run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -91,13 +96,54 @@ def _gather(count: int) -> NDArray[np.int64]:
     return ((head + tokens[:, None, None, :]) * row + regions).reshape(-1)[:count]
 
 
+def _layers(tokens: int, outputs: int, inputs: int) -> dict[str, Callable[[], object]]:
+    """One linear layer by each functional model, float16 activations to float16 outputs, on random operands."""
+    draw, form = np.random.default_rng(1), "float16"
+    x = round_to(draw.standard_normal((tokens, inputs)), form)
+    codes = draw.integers(0, 16, (outputs, inputs), np.uint8)
+    scale, zero = round_to(draw.uniform(0.001, 0.02, outputs), form), draw.integers(0, 16, outputs, np.uint8)
+    groups = (outputs, inputs // w4a8_gemm.GROUP)
+    group = {
+        "group_scale": draw.integers(1, 17, groups, np.uint8),
+        "group_zero": draw.integers(0, 16, groups, np.uint8),
+    }
+    int4 = {
+        "codes": draw.integers(-7, 8, (outputs, inputs), np.int8),
+        "scale": round_to(draw.uniform(0.001, 0.02, (outputs, inputs // w4a4_gemm.GROUP)), form),
+        "smooth": round_to(draw.uniform(0.5, 2, inputs), form),
+        "down": round_to(draw.normal(0, 0.02, (_RANK, inputs)), form),
+        "up": round_to(draw.normal(0, 0.1, (outputs, _RANK)), form),
+    }
+    return {
+        "w4a8_group": lambda: w4a8_gemm.linear(x, group),
+        "w4a8_channel": lambda: w4a8_gemm.linear(x, {"codes": codes, "scale": scale, "zero": zero}),
+        "w4a4": lambda: w4a4_gemm.linear(x, int4),
+    }
+
+
+def layer_seconds(tokens: int, outputs: int, inputs: int, repeats: int = 5) -> dict[str, float]:
+    """Seconds of each functional model of a layer, on all cores, and of NumPy's float64 product beside; ratios."""
+    draw, size = np.random.default_rng(2), f"{tokens}x{outputs}x{inputs}"
+    a, b = draw.standard_normal((tokens, inputs)), draw.standard_normal((outputs, inputs))
+    plain = _seconds(lambda: a @ b.T, repeats)
+    found = {name: _seconds(layer, repeats) for name, layer in _layers(tokens, outputs, inputs).items()}
+    return {
+        **{f"{name}_{size}_s": seconds for name, seconds in found.items()},
+        f"numpy_float64_matmul_{size}_s": plain,
+        **{f"{name}_over_numpy_float64": seconds / plain for name, seconds in found.items()},
+    }
+
+
 def run_bench() -> dict[str, float]:
-    """Milliseconds and rates, on one core:
+    """Milliseconds and rates, on one core but for the last:
 
     bert_base_384_plan_ms   plan and compiled engine without DRAM, 12 layers x 12 heads x 384 tokens
     bert_base_384_ms        the same with the DRAM controller in the loop, dense, 12 bit
     compiled_tasks_per_s, simpy_tasks_per_s, sweep_points_per_s (one process)
     dram_stream_requests_per_s, dram_gather_requests_per_s   a million reads of 64 bytes through HBM2, CPU time
+    w4a8_group_512x4096x4096_s, w4a8_channel_..., w4a4_...   seconds on all cores: functional models of a linear layer,
+                            with the quantization of its activations, w4a4 with a low-rank branch of rank 32
+    numpy_float64_matmul_512x4096x4096_s   beside them; and `*_over_numpy_float64`, the ratios to it
     """
     machine = spatten_machine()
     bert = dense_attention(**BERT_BASE)
@@ -108,4 +154,5 @@ def run_bench() -> dict[str, float]:
         "sweep_points_per_s": _points_per_s(machine),
         "dram_stream_requests_per_s": _dram_requests_per_s(np.arange(_REQUESTS) * 64),
         "dram_gather_requests_per_s": _dram_requests_per_s(_gather(_REQUESTS)),
+        **layer_seconds(*_LAYER),
     }

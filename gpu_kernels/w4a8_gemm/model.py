@@ -127,11 +127,11 @@ def channel_gemm(tokens: Tokens, codes: Any, scale: Any, zero: Any, bias: Any = 
 
 
 def linear(x: Any, state: State, form: str = "float16") -> Floats:
-    """x W^T + bias, float32 [M, N], of x [M, K] on the grid; per group if the state has a `group_scale`.
+    """x W^T + bias, float32 [M, N], of x [M, K], rounded to `form`; per group if the state has a `group_scale`.
 
     Tensors per group: codes, group_scale, group_zero, scale; per channel: codes, scale, zero; perhaps bias. Raises
     ValueError as the two GEMMs and `activations.model.quantize` do, and for missing or unknown tensors.
     """
     grouped = "group_scale" in state
     check_names(*(("w4a8_group", state, GROUP_STATE) if grouped else ("w4a8_channel", state, CHANNEL_STATE)))
-    return (group_gemm if grouped else channel_gemm)(quantize(x, form), **state, form=form)
+    return (group_gemm if grouped else channel_gemm)(quantize(round_to(x, form), form), **state, form=form)

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import check_form, flush
+from accel.arithmetic import check_form, flush, round_to
 from gpu_kernels.activations.model import Tokens, quantize, to_form
 from gpu_kernels.w8a8_gemm.operands import State, bias_of, check_names, codes_of, floats_of
 
@@ -91,10 +91,10 @@ def gemm(tokens: Tokens, codes: Any, scale: Any, bias: Any = None, form: str = "
 
 
 def linear(x: Any, state: State, form: str = "float16") -> Floats:
-    """x W^T + bias, float32 [M, N], of x [M, K] on the grid and the tensors `codes`, `scale` and perhaps `bias`.
+    """x W^T + bias, float32 [M, N], of x [M, K], rounded to `form`; tensors `codes`, `scale` and perhaps `bias`.
 
     The activations are quantized as `activations.model.quantize` does. Raises ValueError as `gemm` and `quantize` do,
     and for missing or unknown tensors.
     """
     check_names("w8a8", state, ("codes", "scale"))
-    return gemm(quantize(x, form), state["codes"], state["scale"], state.get("bias"), form)
+    return gemm(quantize(round_to(x, form), form), state["codes"], state["scale"], state.get("bias"), form)

@@ -64,8 +64,8 @@ CASES = {
     "double_rounding": case(*rows_with_sum(122663, 15, 128), [2.0**-18], [1], [151 * 2.0**8], [-LEAST]),
     "bfloat16": random_case(4, 2, 3, 64, "bfloat16", bias=True),
     "bfloat16_operand_flushed": case([(127, 64)], [(15, 64)], [1.0], [1], [2.0**-130], [2.0**-130], None, "bfloat16"),
-    "bfloat16_product_flushed": case(  # p1 = 2^-127, which a would bring back
-        [(1, 1), (0, 63)], [(1, 64)], [2.0**-126], [0], [2.0**20], [1.0], None, "bfloat16"
+    "bfloat16_product_flushed": case(  # p2 = 1.5 * 2^-130, beside a p1 = 1.5 * 2^-126
+        [(1, 1), (0, 63)], [(1, 64)], [1.5 * 2.0**-63], [1], [2.0**-63], [2.0**-67], None, "bfloat16"
     ),
     "bfloat16_result_flushed": case(
         [(1, 1), (0, 63)], [(1, 64)], [2.0**-60], [1], [2.0**-60], [2.0**-61 * 3], None, "bfloat16"
