@@ -45,13 +45,13 @@ class Grid:
     def encode(self, weight: Tensor, columns: Any = slice(None)) -> Tensor:
         """Codes (uint8, int8 for symmetric kinds) nearest to weight [N, k]; columns: which ones, slice or integers."""
         step, zero = self._at(columns)
-        return ENCODERS.get(self.kind, _encode_affine)(self, weight.double(), step, zero)
+        return ENCODERS.get(self.kind, _encode_affine)(self, weight.to(step.dtype), step, zero)
 
     def decode(self, codes: Tensor, columns: Any = slice(None)) -> Tensor:
         """float32 weights of the codes [N, k]."""
         step, zero = self._at(columns)
         book = DECODERS.get(self.kind)
-        values = codes.double() if book is None else book(codes).double()
+        values = (codes if book is None else book(codes)).to(step.dtype)
         return ((values if zero is None else values - zero) * step).float()
 
     def snap(self, weight: Tensor, columns: Any = slice(None)) -> Tensor:
@@ -83,14 +83,20 @@ def check_kind(kind: str, columns: int | None = None, group: int | None = None) 
         raise ValueError(f"{kind}: K must be a multiple of {size}, got {columns}")
 
 
-def measured(kind: str, weight: Tensor, dtype: Any, group: int | None = None) -> Grid:
-    """The grid of a weight [N, K]; 16-bit scales as `dtype`. group: another group than the kind's own.
+def measured(kind: str, weight: Tensor, dtype: Any, group: int | None = None, wide: bool = True) -> Grid:
+    """The grid of a weight [N, K]; 16-bit scales as `dtype`. group: another group than the kind's own. wide=False:
+    float32 instead of float64 where no rounding is meant, for searches.
 
     Raises ValueError for another kind and for K that is no multiple of the group.
     """
     check_kind(kind, weight.shape[1], group)
     group = group or KINDS[kind].group or weight.shape[1]
-    return _grid(kind, KINDS[kind].measure(weight.double(), group, dtype), weight.shape[0], group)
+    grid = _grid(
+        kind, KINDS[kind].measure(weight.double() if wide else weight.float(), group, dtype), len(weight), group
+    )
+    if wide:
+        return grid
+    return Grid(kind, grid.scales, grid.step.float(), None if grid.zero is None else grid.zero.float(), group)
 
 
 def of_state(kind: str, state: State) -> Grid:
