@@ -10,7 +10,7 @@
 | nf4 | 16 quantiles of a normal distribution, -1 to 1 | QLoRA, arXiv 2305.14314, appendix E |
 
 Encoding takes the nearest value. A tie goes to the even code, in nf4 to the lower value: there the limits are the
-middles rounded to float32, compared by `>`, as bitsandbytes does it (three float32 numbers, each within 4e-8 of a
+middles rounded to float32, compared by `>`, as bitsandbytes does it (six float32 numbers, each within 4e-8 of a
 middle, thus go down although the upper value is nearer). What is too large, infinity too, becomes the largest finite
 value of its sign. A zero keeps its sign where the format has one. NaN becomes the NaN 0x7f in e4m3 and e5m2 and +6 in
 e2m1 (PTX ISA, `cvt` with `.satfinite`), and 0 in the integers (PTX ISA, `cvt` to integers) and in nf4 (our choice).
