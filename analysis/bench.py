@@ -103,10 +103,8 @@ def _layers(tokens: int, outputs: int, inputs: int) -> dict[str, Callable[[], ob
     codes = draw.integers(0, 16, (outputs, inputs), np.uint8)
     scale, zero = round_to(draw.uniform(0.001, 0.02, outputs), form), draw.integers(0, 16, outputs, np.uint8)
     groups = (outputs, inputs // w4a8_gemm.GROUP)
-    group = {
-        "group_scale": draw.integers(1, 17, groups, np.uint8),
-        "group_zero": draw.integers(0, 16, groups, np.uint8),
-    }
+    group_scale, group_zero = draw.integers(1, 17, groups, np.uint8), draw.integers(0, 16, groups, np.uint8)
+    group = {"codes": codes, "group_scale": group_scale, "group_zero": group_zero, "scale": scale}
     int4 = {
         "codes": draw.integers(-7, 8, (outputs, inputs), np.int8),
         "scale": round_to(draw.uniform(0.001, 0.02, (outputs, inputs // w4a4_gemm.GROUP)), form),
