@@ -1,0 +1,107 @@
+"""Products as tensor cores add them: equal to exact fractions, by hand, and what is refused."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accel.arithmetic import round_to
+from accel.formats import number
+from accel.tensor_core import architectures, matmul, rule
+from accel.tensor_core.exact import dot
+from accel.tensor_core.rules import _TABLE
+
+NATIVE = [one for one in _TABLE if not one.emulated]
+
+
+def on_grid(rng: np.random.Generator, operand: str, shape: tuple[int, int]) -> np.ndarray:
+    spread = rng.standard_normal(shape) * 2.0 ** rng.integers(-12, 6, shape)
+    spread[rng.random(shape) < 0.1] = 0
+    if operand in ("float16", "bfloat16"):
+        return round_to(spread, operand)
+    one = number(operand)
+    return one.decode(one.encode(spread))
+
+
+@pytest.mark.parametrize("one", NATIVE, ids=lambda one: f"{one.architecture}-{one.operand}-{one.instruction}")
+def test_products_are_those_of_exact_fractions(one) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(1)
+    a, b = on_grid(rng, one.operand, (3, 50)), on_grid(rng, one.operand, (4, 50))
+    c = (rng.standard_normal((3, 4)) * 2.0 ** rng.integers(-20, 8, (3, 4))).astype(np.float32)
+    exact = [
+        [dot(fractions(x), fractions(y), Fraction(float(c[i, j])), one) for j, y in enumerate(b)]
+        for i, x in enumerate(a)
+    ]
+    assert [[Fraction(float(value)) for value in row] for row in matmul(a, b, c, one)] == exact
+
+
+def fractions(row: np.ndarray) -> list[Fraction]:
+    return [Fraction(float(x)) for x in row]
+
+
+def single(terms: list[tuple[float, float]], c: float, one) -> float:  # type: ignore[no-untyped-def]
+    a, b = np.array([[x for x, _ in terms]]), np.array([[y for _, y in terms]])
+    return float(matmul(a, b, np.array([[c]], np.float32), one)[0, 0])
+
+
+def test_by_hand() -> None:
+    hopper, ampere = rule("sm_90", "float16"), rule("sm_80", "float16")
+    keeps, loses = (2.0**-12, 2.0**-13), (2.0**-13, 2.0**-13)  # 2^-25 and 2^-26
+    assert single([(1, 1), (-1, 1), keeps], 0, hopper) == 2.0**-25
+    assert single([(1, 1), (-1, 1), loses], 0, hopper) == 0
+    assert single([(1, 1), (-1, 1), keeps], 0, ampere) == 0  # 24 bits
+    assert single([(1.5, 1.5), (-1.5, 1.5), keeps], 0, hopper) == 2.0**-25  # 2.25 counts as 2^0
+    assert single([(2, 2), (-2, 2), keeps], 0, hopper) == 0
+    assert single([(1, 2.0**-24), (1, 2.0**-24 * 0.5)], 1, rule("sm_90", "bfloat16")) == 1  # cut, not rounded
+    assert single([(-1, 2.0**-24), (-1, 2.0**-25)], -1, rule("sm_90", "bfloat16")) == -1
+
+
+def test_a_block_ends_where_the_width_says() -> None:
+    """c = 1 is cancelled in the first block; a small product survives only behind it."""
+    tiny = (2.0**-13, 2.0**-13)
+    for one, width in ((rule("sm_90", "float16"), 16), (rule("sm_80", "float16"), 8), (rule("sm_70", "float16"), 4)):
+        for place in range(1, 20):
+            terms = [(-1.0, 1.0)] + [(0.0, 0.0)] * (place - 1) + [tiny]
+            assert (single(terms, 1, one) != 0) == (place >= width)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_integers_that_fit_are_exact(seed: int) -> None:
+    """Small whole numbers need none of the bits that are cut."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(-8, 8, (3, 40)), rng.integers(-8, 8, (5, 40))
+    for one in (rule("sm_90", "float16"), rule("sm_90", "bfloat16", "wgmma"), rule("sm_70", "float16")):
+        assert (matmul(a, b, None, one) == a @ b.T).all()
+
+
+def test_order_inside_a_block_does_not_matter() -> None:
+    rng = np.random.default_rng(3)
+    a, b = round_to(rng.standard_normal((4, 16)) * 9, "float16"), round_to(rng.standard_normal((4, 16)), "float16")
+    turned = rng.permutation(16)
+    one = rule("sm_90", "float16")
+    assert (matmul(a, b, None, one) == matmul(a[:, turned], b[:, turned], None, one)).all()
+
+
+def test_infinities_and_nan_go_through() -> None:
+    one = rule("sm_90", "float16")
+    assert single([(np.inf, 1), (5, 5)], 0, one) == np.inf
+    assert np.isnan(single([(np.inf, 1), (-np.inf, 1)], 0, one))
+    assert np.isnan(single([(0, np.inf)], 0, one))
+    assert np.signbit(single([(-1, 0)], -0.0, one)) == False  # noqa: E712
+
+
+def test_only_what_we_ran_is_not_assumed() -> None:
+    assert {one.architecture for one in _TABLE if not one.assumed} == {"sm_90"}
+    assert architectures() == ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="no rule for sm_90 float61 mma; did you mean 'sm_90 float16 mma'"):
+        rule("sm_90", "float61")
+    with pytest.raises(ValueError, match=r"must get a \[M, K\] and b \[N, K\], got \(2, 3\) and \(2, 4\)"):
+        matmul(np.ones((2, 3)), np.ones((2, 4)), None, rule("sm_90", "float16"))
+    with pytest.raises(ValueError, match=r"c must be \(2, 5\), got \(5, 2\)"):
+        matmul(np.ones((2, 3)), np.ones((5, 3)), np.ones((5, 2)), rule("sm_90", "float16"))
