@@ -148,5 +148,5 @@ def round_to(x: Any, form: str) -> Floats:
     check_form(form)
     values = np.ascontiguousarray(x, np.float64)
     each = _each_float16 if form == "float16" else _each_bfloat16
-    found: Floats = each(values.ravel()).reshape(values.shape)
+    found: Floats = each(values.ravel()).reshape(np.shape(x))
     return found
