@@ -38,6 +38,7 @@ class QuantizedLinear(nn.Module):
         for name, tensor in state.items():
             self.register_buffer(name, tensor)
         self.names = tuple(state)
+        self.adapters: dict[str, int] = {}  # rank of each LoRA behind the branch, in the order of their coming
         self.out_features, self.in_features = state["weight" if kind == "unquantized" else "codes"].shape
         self._weight: torch.Tensor | None = None
 
@@ -108,7 +109,7 @@ class QuantizedLinear(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "QuantizedLinear":
         copy = QuantizedLinear(self.kind, {name: tensor.clone() for name, tensor in self.state.items()}, self.form)
         copy.kernel, copy.keep_weight = self.kernel, self.keep_weight
-        copy.quantize_activations = self.quantize_activations
+        copy.quantize_activations, copy.adapters = self.quantize_activations, dict(self.adapters)
         memo[id(self)] = copy
         return copy
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 Tensor = Any
-OVERSAMPLE, POWERS = 8, 2
+OVERSAMPLE, POWERS = 8, 4
 
 
 def full(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -114,12 +114,13 @@ def _all_groups(
     seen = shared_inputs(recording)
     groups = seen + [(name,) for name in layers if name not in recording.calls]
     report: list[LayerReport] = []
+    total = len(layers)
     for names in groups:
-        progress(len(report), len(layers), names[0])
+        progress(len(report), total, names[0])
         group = _group(names, layers, recording, shifted, form)
         for name, state in zip(names, method.quantize(group), strict=True):
             report.append(_replace(model, name, layers.pop(name), state, group, form))
-    progress(len(report), len(report), "")
+    progress(total, total, "")
     return report
 
 
