@@ -42,26 +42,17 @@ def _to_form(x, half):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _shifted_weights(codes, scale, zero, half):  # type: ignore[no-untyped-def]
-    """(q - z) s: a product of 5 and 11 bits, exact in float32 before its rounding."""
-    weights = np.empty(codes.shape, np.float32)
-    group = codes.shape[1] // scale.shape[1]
-    for n in prange(len(codes)):
-        for k in range(codes.shape[1]):
-            g = k // group
-            difference = np.float32(np.int32(codes[n, k]) - np.int32(zero[n, g]))
-            weights[n, k] = _to_form(difference * scale[n, g], half)
-    return weights
-
-
-@njit(cache=True, parallel=True)
-def _fused_weights(codes, scale, zero, half):  # type: ignore[no-untyped-def]
+def _group_weights(codes, scale, zero, real, half):  # type: ignore[no-untyped-def]
+    """fma(q, s, zero), or (q - zero) s: a product of 5 and 11 bits, exact in float32 before its rounding."""
     weights = np.empty(codes.shape, np.float32)
     group = codes.shape[1] // scale.shape[1]
     for n in prange(len(codes)):
         for k in range(codes.shape[1]):
             q, s, z = np.float32(codes[n, k]), scale[n, k // group], zero[n, k // group]
-            weights[n, k] = fma_float16(q, s, z) if half else fma_bfloat16(q, s, z)
+            if real:
+                weights[n, k] = fma_float16(q, s, z) if half else fma_bfloat16(q, s, z)
+            else:
+                weights[n, k] = _to_form(np.float32(q - z) * s, half)
     return weights
 
 
@@ -80,10 +71,9 @@ def group_weights(codes: Any, scale: Any, zero: Any, form: str = "float16") -> F
         raise ValueError(f"w4a16: K must be a multiple of the number of groups, got K = {size}, groups = {groups}")
     q = codes_of("w4a16: codes", codes, (outputs, size), 0, 15)
     s = floats_of("w4a16: scale", scale, (outputs, groups), form)
-    if np.asarray(zero).dtype.kind == "f":
-        found: Floats = _fused_weights(q, s, floats_of("w4a16: zero", zero, s.shape, form), form == "float16")
-    else:
-        found = _shifted_weights(q, s, codes_of("w4a16: zero", zero, s.shape, 0, 15), form == "float16")
+    real = np.asarray(zero).dtype.kind == "f"
+    given = zero if real else codes_of("w4a16: zero", zero, s.shape, 0, 15)
+    found: Floats = _group_weights(q, s, floats_of("w4a16: zero", given, s.shape, form), real, form == "float16")
     return found
 
 
@@ -149,11 +139,15 @@ def _thread_sum(x, w, first, half):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _quad_sum(x, w, first, half):  # type: ignore[no-untyped-def]
-    """Threads 128 and then 64 inputs apart, as the shuffles by 16 and 8 lanes add them."""
-    even = np.float32(_thread_sum(x, w, first, half) + _thread_sum(x, w, first + 128, half))
-    odd = np.float32(_thread_sum(x, w, first + 64, half) + _thread_sum(x, w, first + 192, half))
-    return np.float32(even + odd)
+def _warp_sum(x, w, first, half):  # type: ignore[no-untyped-def]
+    """Eight threads, 256 inputs: shuffles by 16, 8 and 1 lanes add those 128, 64 and then 32 inputs apart."""
+    t = np.empty(8, np.float32)
+    for i in range(8):
+        t[i] = _thread_sum(x, w, first + 32 * i, half)
+    for distance in (4, 2, 1):
+        for i in range(distance):
+            t[i] = np.float32(t[i] + t[i + distance])
+    return t[0]
 
 
 @njit(cache=True, parallel=True)
@@ -163,9 +157,7 @@ def _gemv(x, w, half):  # type: ignore[no-untyped-def]
         for m in range(len(x)):
             total = np.float32(0)
             for warp in range(_WARPS):
-                low = _quad_sum(x[m], w[n], warp * 256, half)
-                high = _quad_sum(x[m], w[n], warp * 256 + 32, half)
-                total = np.float32(total + np.float32(low + high))
+                total = np.float32(total + _warp_sum(x[m], w[n], warp * 256, half))
             y[m, n] = _to_form(total, half)
     return y
 
