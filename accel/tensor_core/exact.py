@@ -36,3 +36,21 @@ def dot(a: Sequence[Fraction], b: Sequence[Fraction], c: Fraction, rule: Accumul
         block = slice(start, start + rule.width)
         c = add_block(a[block], b[block], c, rule)
     return c
+
+
+def scaled_dot(
+    a: Sequence[Fraction], a_scale: Sequence[Fraction], b: Sequence[Fraction], b_scale: Sequence[Fraction]
+) -> Fraction:
+    """The slow twin of `accel.tensor_core.block_scaled`: one element, from zero; a, b of K, scales of K/16 numbers."""
+    total = Fraction(0)
+    for step in range(0, len(a), 64):
+        terms = [(total, max(_exponent(total), -126) if total else -126)]
+        for group in range(step // 16, step // 16 + 4):
+            inside = range(group * 16, group * 16 + 16)
+            value = sum((a[k] * b[k] for k in inside), Fraction(0)) * a_scale[group] * b_scale[group]
+            if value:
+                terms.append((value, sum(max(_exponent(scale[group]), -6) for scale in (a_scale, b_scale))))
+        largest = max(exponent for _, exponent in terms)
+        total = sum((_cut(term, largest - 35) for term, _ in terms), Fraction(0))
+        total = _cut(total, max(_exponent(total), -126) - 23) if total else total
+    return total

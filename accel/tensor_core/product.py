@@ -45,7 +45,7 @@ def exponents(values, least):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _power(exponent):  # type: ignore[no-untyped-def]
+def power(exponent):  # type: ignore[no-untyped-def]
     """2^exponent in float64, -1022..1023."""
     return float_of64((np.int64(exponent) + 1023) << 52)
 
@@ -53,10 +53,10 @@ def _power(exponent):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def cut(x, bits):  # type: ignore[no-untyped-def]
     """A float64 cut towards zero to 1 + bits significant bits, as float32; below 2^-126 to a fixed grid."""
-    grid = _power(126 + bits)
+    grid = power(126 + bits)
     near = trunc(x * grid) / grid  # subnormal results
     kept = float_of64(bits64(x) & ~((np.int64(1) << (52 - bits)) - 1))
-    finite = near if abs(x) < _power(-126) else kept
+    finite = near if abs(x) < power(-126) else kept
     return np.float32(finite if np.isfinite(x) else x)
 
 
@@ -71,7 +71,7 @@ def _block(a, a_exponent, b, b_exponent, total, top, scale, wide, numbers):  # t
             for j in range(n):
                 top[j] = max(top[j], a_exponent[i] + b_exponent[i, j])
     for j in range(n):
-        scale[j] = _power(fraction_bits - top[j])
+        scale[j] = power(fraction_bits - top[j])
         wide[j] = trunc(np.float64(total[j]) * scale[j])
     for i in range(len(a)):
         for j in range(n):  # zeros too: with an infinity they give NaN

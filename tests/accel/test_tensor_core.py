@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from accel.arithmetic import round_to
 from accel.formats import number
-from accel.tensor_core import architectures, matmul, rule
-from accel.tensor_core.exact import dot
+from accel.tensor_core import architectures, block_scaled, matmul, rule
+from accel.tensor_core.exact import dot, scaled_dot
 from accel.tensor_core.rules import _TABLE
 
 NATIVE = [one for one in _TABLE if not one.emulated]
@@ -105,3 +105,32 @@ def test_mistakes_are_named() -> None:
         matmul(np.ones((2, 3)), np.ones((2, 4)), None, rule("sm_90", "float16"))
     with pytest.raises(ValueError, match=r"c must be \(2, 5\), got \(5, 2\)"):
         matmul(np.ones((2, 3)), np.ones((5, 3)), np.ones((5, 2)), rule("sm_90", "float16"))
+
+
+def test_block_scaled_products_are_those_of_exact_fractions() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.integers(0, 16, (4, 192)), rng.integers(0, 16, (5, 192))
+    left, right = rng.integers(0, 127, (4, 12)), rng.integers(0, 127, (5, 12))
+    left[0, :6], right[1, 3:] = 0, 1  # a zero scale, subnormal ones
+    values, scales = number("e2m1").decode, number("e4m3").decode
+    exact = [
+        [scaled_dot(fractions(values(x)), fractions(scales(s)), fractions(values(y)), fractions(scales(t)))
+         for y, t in zip(b, right, strict=True)]
+        for x, s in zip(a, left, strict=True)
+    ]  # fmt: skip
+    assert [[Fraction(float(v)) for v in row] for row in block_scaled.matmul(a, left, b, right)] == exact
+
+
+def test_block_scaled_sums_are_cut_not_rounded() -> None:
+    """2^24 from the first step, 3/4 x 2 from the second: 1.5 units in the last place, of which one stays."""
+    a = np.zeros((1, 128), np.uint8)
+    a[0, :16], a[0, 64], a[0, 65] = 7, 1, 2  # 16 sixes; 0.5 and 1
+    b = np.full((1, 128), 2, np.uint8)  # ones
+    scale = np.full((1, 8), 0x7E, np.uint8)  # 448
+    small = np.full((1, 8), 0x38, np.uint8)  # 1
+    first = block_scaled.matmul(a[:, :64], scale[:, :4], b[:, :64], scale[:, :4])
+    assert first[0, 0] == 96 * 448 * 448
+    both = block_scaled.matmul(a, np.hstack([scale[:, :4], small[:, :4]]), b, np.hstack([scale[:, :4], small[:, :4]]))
+    assert both[0, 0] == 96 * 448 * 448 + 1  # 19267584 + 1.5 would be + 2 if rounded
+    with pytest.raises(ValueError, match="K a multiple of 64"):
+        block_scaled.matmul(a[:, :32], scale[:, :2], b[:, :32], scale[:, :2])
