@@ -63,6 +63,7 @@ CASES = {
     ),
     "double_rounding": case(*rows_with_sum(122663, 15, 128), [2.0**-18], [1], [151 * 2.0**8], [-LEAST]),
     "bfloat16": random_case(4, 2, 3, 64, "bfloat16", bias=True),
+    "bfloat16_scale_flushed": case([(127, 64)], [(15, 64)], [2.0**-130], [0], [2.0**20], [1.0], None, "bfloat16"),
     "bfloat16_operand_flushed": case([(127, 64)], [(15, 64)], [1.0], [1], [2.0**-130], [2.0**-130], None, "bfloat16"),
     "bfloat16_product_flushed": case(  # p2 = 1.5 * 2^-130, beside a p1 = 1.5 * 2^-126
         [(1, 1), (0, 63)], [(1, 64)], [1.5 * 2.0**-63], [1], [2.0**-63], [2.0**-67], None, "bfloat16"
@@ -155,6 +156,11 @@ def test_integer_sums_reach_the_end_of_int32(x):
     longer = np.zeros((1, size + 1), np.int8)
     with pytest.raises(ValueError, match=f"K must be at most {size}, so that int32 holds any sum, got {size + 1}"):
         integer_sums(longer, longer, 15)
+
+
+def test_rows_may_be_longer_than_with_8_bit_weights():
+    c = case([(127, 140_000)], [(15, 140_000)], [2.0**-12], [0], [2.0**-10], [0.0])
+    assert by_model(c) == by_twin(c) != np.inf
 
 
 @given(st.integers(0, 2**32), st.integers(-3, 3), st.sampled_from(("float16", "bfloat16")))
