@@ -36,7 +36,7 @@ def e2m1_code(value: Any, scale: Any) -> int:
     """value times the reciprocal of the scale as E2M1; 0 x infinity is not a number, which is 6."""
     if value == 0 or flush(scale) == 0:
         return 15 if value < 0 else 7 if flush(scale) == 0 else 0
-    scaled = to_float32(value * flush(to_float32(1 / scale)))
+    scaled = to_float32(value * to_float32(1 / scale))
     return nearest(abs(scaled), E2M1) + (8 if scaled < 0 else 0)
 
 

@@ -53,7 +53,7 @@ def _quantize_group(x, smooth, half, codes):  # type: ignore[no-untyped-def]
         values[k] = to_form(x[k] / smooth[k], half)
         largest = max(largest, abs(values[k]))
     scale = min(largest * (np.float32(1) / np.float32(6)), np.float32(448))
-    reciprocal = flush(np.float32(1) / flush(scale))
+    reciprocal = np.float32(1) / flush(scale)
     for k in range(len(x)):
         codes[k] = to_e2m1(values[k] * reciprocal)
     return scale

@@ -30,7 +30,7 @@ def integer(value: Any, scale: Any, low: int, high: int) -> int:
     """value times the reciprocal of the scale, as the GPU gets it (small scales count as 0), to the nearest integer."""
     if value == 0 or flush(scale) == 0:
         return high if value > 0 else low if value < 0 else 0
-    scaled = to_float32(value * flush(to_float32(1 / scale)))
+    scaled = to_float32(value * to_float32(1 / scale))
     return min(max(round(scaled), low), high)
 
 

@@ -47,7 +47,7 @@ def _quantize_group(x, smooth, shift, half, unsigned, codes):  # type: ignore[no
         values[k] = to_form(to_form(x[k] + shift, half) / smooth[k], half)
         largest = max(largest, abs(values[k]))
     scale = largest * (np.float32(1) / np.float32(15) if unsigned else np.float32(1) / np.float32(7))
-    reciprocal = flush(np.float32(1) / flush(scale))
+    reciprocal = np.float32(1) / flush(scale)
     low, high = (np.float32(0), np.float32(15)) if unsigned else (np.float32(-8), np.float32(7))
     for k in range(len(x)):
         scaled = values[k] * reciprocal

@@ -66,7 +66,8 @@ def test_model_is_its_twin(seed, low, form, unsigned):
     draw = np.random.default_rng(seed)
     state = layer(seed, 3, 128, 0, form)
     state["scale"] = round_to(draw.normal(size=(3, 2)) * 2.0 ** draw.integers(low, 4, (3, 2)), form)
-    state["shift"] = np.float32(0.171875 if unsigned else 0)
+    if unsigned:  # and sums of which bfloat16 has not all bits
+        state |= {"shift": np.float32(0.171875), "codes": np.abs(state["codes"])}
     x = round_to(draw.normal(size=(2, 128)) * 2.0 ** draw.integers(low, 4, (2, 128)), form)
     codes, scales, lora_act = model.quantize(np.abs(x) if unsigned else x, state, form)
     expected = exact.quantize(np.abs(x) if unsigned else x, state, form, "sm_90")
@@ -113,6 +114,14 @@ def test_low_rank_branch_of_short_numbers_is_exact(form):
     left = round_to(lora_act, form)
     y = draw.integers(-100, 101, (5, 7)).astype(np.float32)
     assert np.array_equal(up_projection(y, lora_act, up, form, "sm_90"), round_to(y + left @ up.T, form))
+
+
+@pytest.mark.parametrize(("form", "half"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_up_projection_starts_at_the_output(form, half, architecture):
+    """1 + half a unit + 2^-24 + 2^-25: cut behind the 1 a tie is left; added to the 1 afterwards, more than that."""
+    lora_act, up = [[1, 1, 0.5]], np.array([[half, 2.0**-24, 2.0**-24]], np.float32)
+    assert up_projection(np.ones((1, 1), np.float32), lora_act, up, form, architecture) == 1
 
 
 @pytest.mark.parametrize("form", FORMS)
