@@ -18,7 +18,7 @@ lint:  ## check style
 types:  ## check types
 	$(PYTHON) -m mypy
 
-bench:  ## measure the speed of engines, planner and sweep on this computer
+bench:  ## measure the speed of engines, planner, sweep and models of kernels on this computer
 	$(PYTHON) -c 'from analysis.cli import main; main()' bench
 
 golden:  ## rewrite the expected outputs of the tests; read the diff before you commit it

@@ -127,7 +127,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
 @app.command()
 @guarded
 def bench(as_json: Json = False) -> None:
-    """Measure the speed of the engines, the planner and a sweep on this computer.
+    """Measure the speed of the engines, the planner, a sweep and the models of kernels on this computer.
 
     tilewright bench --json
     """
