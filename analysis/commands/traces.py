@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from analysis.commands.numerics import numerics
 from analysis.commands.trace_export import export
 from analysis.console import Json, guarded, put_json, put_table, put_text, say
 
 app = typer.Typer(no_args_is_help=True, help="Show, compare, export and list workload traces.")
 app.command()(export)
+app.command()(numerics)
 Name = Annotated[str, typer.Argument(help="A shipped workload, a trace file or a released CSV.")]
 Scheme = Annotated[str | None, typer.Option(help="A number scheme (svdquant_int4, ...) or a YAML file, applied first.")]
 Table = Literal["operators", "operands", "weights"]

@@ -1,0 +1,109 @@
+"""`tilewright quality`: studies of what quantization does to answers and to layers."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analysis.console import Json, ProgressBar, guarded, put_json, put_table, put_text, say
+
+app = typer.Typer(no_args_is_help=True, help="What quantization does to answers and to layers; needs torch.")
+Schemes = Annotated[str | None, typer.Option(help="Recipes, with commas between; `tilewright quantize --list`.")]
+Out = Annotated[Path | None, typer.Option(help="Also write the rows to this CSV file.")]
+Device = Annotated[str, typer.Option(help="Where torch runs it, e.g. cuda.")]
+
+
+@app.command()
+@guarded
+def encoder(
+    schemes: Schemes = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Each also in its kernel's exact arithmetic.")] = False,
+    device: Device = "cpu",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Sentence similarities of a trained encoder, quantized whole, against those of the dense one.
+
+    tilewright quality encoder --schemes rtn_int4,svdquant_int4 --kernels
+
+    Scored on the 32 shipped texts, calibrated on others. rank_correlation: Spearman's over the cosines of all pairs.
+    """
+    from analysis.quality.encoder import RECIPES, encoder_quality
+    from analysis.quality.recipes import chosen
+
+    _ready(out, device)
+    recipes = chosen(schemes, RECIPES)
+    with _Bar("encoder") as bar:
+        rows = _said(bar, encoder_quality(recipes, kernels, device=device, progress=bar.update), "recipe")
+    _put("MiniLM, quantized whole, against the dense one", rows, out, as_json, device)
+
+
+class _Bar(ProgressBar):
+    """A bar over the layers of one recipe after the other."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title, "layers")
+
+    def __enter__(self) -> "_Bar":
+        super().__enter__()
+        return self
+
+    def update(self, done: int, total: int, text: Any = "") -> None:
+        """Layers done of all; text: which one."""
+        super().update(done, total)
+        self._bar.update(self._task, description=str(text)[:60])
+
+
+def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The rows, each announced when it comes."""
+    found = []
+    for row in rows:
+        bar.say("  ".join(f"{name} {_shown(value)}" for name, value in row.items()))
+        found.append(dict(row))
+    return found
+
+
+def _ready(out: Path | None, device: str) -> None:
+    from analysis.cache import use_kernel_cache
+    from analysis.writing import check_writable
+
+    use_kernel_cache()
+    check_writable("--out", out)
+    check_device(device)
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError for a device that torch does not have."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: torch must have it, got {device!r}: {str(error).splitlines()[0]}") from None
+
+
+def _put(title: str, rows: list[dict[str, Any]], out: Path | None, as_json: bool, device: str) -> None:
+    from analysis.quality.records import made, write_rows
+
+    if out:
+        write_rows(out, rows, made(_command(), device))
+        say(f"wrote {out}")
+    if as_json:
+        put_json({"rows": rows})
+    elif rows:
+        columns = list({key: None for row in rows for key in row})
+        put_table(title, columns, [[_shown(row.get(key)) for key in columns] for row in rows])
+    else:
+        put_text("no rows")
+
+
+def _command() -> str:
+    """The command line that is running, for the record; file names without their folders."""
+    import sys
+
+    return " ".join(["tilewright", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
