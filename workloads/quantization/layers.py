@@ -84,7 +84,10 @@ class QuantizedLinear(nn.Module):
     def _fake(self, rows: torch.Tensor) -> torch.Tensor:
         wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
         x = rows.to(wide)
-        y = self._activations(x) @ self.dequantized().to(wide).T
+        seen = self._activations(x)
+        y = seen @ self.dequantized().to(wide).T
+        if self.kind == "w4a8_channel":  # QServe multiplies the zero points by the sum of the unquantized inputs
+            y = y + (seen - x).sum(1, keepdim=True) * (self.zero.to(wide) * self.scale.to(wide))
         if "down" in self.names:
             y = y + (x @ self.down.to(wide).T) @ self.up.to(wide).T
         return y + self.bias.to(wide) if "bias" in self.names else y
@@ -115,9 +118,10 @@ class QuantizedLinear(nn.Module):
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[Any]:
-    """NumPy array of a tensor; floats become float32."""
-    tensor = tensor.detach().cpu()
-    return np.ascontiguousarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    """NumPy array of a tensor, contiguous, of the same shape; floats become float32."""
+    tensor = tensor.detach().cpu().contiguous()
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
 
 
 def quantized_layers(model: nn.Module) -> dict[str, QuantizedLinear]:

@@ -118,7 +118,11 @@ def _by_range(x: Tensor, high: int, low: int, dtype: Any) -> Tensor:
 
 
 def nvfp4_groups(x: Tensor, dtype: Any, unsigned: bool) -> Tensor:
-    """NVFP4 by token and 16 channels: E2M1 with the E4M3 scale absmax / 6, no scale of the tensor."""
+    """NVFP4 by token and 16 channels: E2M1 with the E4M3 scale absmax / 6, no scale of the tensor.
+
+    Codes from the unrounded scale, as in Nunchaku v1.1; `accel.formats.blocks` takes the rounded one, which is nearer.
+    """
     parts = grouped(x, 16)
-    scale = decode_e4m3(encode_e4m3(parts.abs().amax(-1, keepdim=True) / E2M1_MAX)).to(x.dtype)
-    return (decode_e2m1(encode_e2m1(divide(parts, scale))).to(x.dtype) * scale).reshape(x.shape)
+    scale = (parts.abs().amax(-1, keepdim=True) / E2M1_MAX).clamp(max=E4M3_MAX)
+    codes = encode_e2m1(divide(parts, scale))
+    return (decode_e2m1(codes).to(x.dtype) * decode_e4m3(encode_e4m3(scale)).to(x.dtype)).reshape(x.shape)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accel.formats import blocks, groups, progressive
+from accel.formats import blocks, groups, number, progressive
 
 torch = pytest.importorskip("torch")
 
@@ -80,11 +80,15 @@ def test_one_column_is_encoded_as_the_whole(kind: str) -> None:
     assert torch.equal(grid.encode(grid.snap(x)), grid.encode(x))  # the grid's own weights stay
 
 
-def test_nvfp4_activations_equal_the_recipe_of_accel() -> None:
+def test_nvfp4_activations_take_codes_from_the_unrounded_scale() -> None:
+    """The largest of each group is code 6; the scales are those of accel's recipe."""
     x = weights(2)
-    codes, scale = blocks.nvfp4_activations(x)
+    _, scale = blocks.nvfp4_activations(x)
+    codes = number("e2m1").encode(
+        x.reshape(-1, 16) / np.maximum(np.abs(x.reshape(-1, 16)).max(1, keepdims=True), 1e-30) * 6
+    )
     found = numbers.nvfp4_groups(torch.from_numpy(x).double(), torch.float16, False)
-    np.testing.assert_array_equal(found.float().numpy(), blocks.nvfp4_dequantize(codes, scale))
+    np.testing.assert_array_equal(found.float().numpy(), blocks.nvfp4_dequantize(codes.reshape(x.shape), scale))
 
 
 def test_e4m3_is_rounded_as_in_accel() -> None:

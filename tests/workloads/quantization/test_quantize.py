@@ -49,6 +49,14 @@ def test_gptq_has_less_error_than_rounding() -> None:
         assert error("gptq", layer, mixed, kind=kind) < 0.85 * error("rtn", layer, mixed, kind=kind), kind
 
 
+def test_gptq_does_not_depend_on_the_block() -> None:
+    layer, x = outlier_layer()
+    grid, hessian = measured("w4a16", layer.weight.detach(), torch.float16), hessian_of(x + x.roll(1, 1))
+    whole = gptq(layer.weight.detach(), hessian, grid)
+    assert not torch.equal(whole, grid.encode(layer.weight.detach()))
+    assert (gptq(layer.weight.detach(), hessian, grid, block=24) != whole).float().mean() < 0.002  # sums in float32
+
+
 def test_gptq_without_correlation_is_rounding() -> None:
     weight = outlier_layer()[0].weight.detach()
     grid = measured("w4a16", weight, torch.float16)
@@ -159,3 +167,17 @@ def test_layer_prints_what_it_is() -> None:
     found = quantize(block, "rtn").model
     assert "(q): QuantizedLinear(w4a4, in_features=64, out_features=64, float16, rank=0)" in repr(found)
     assert isinstance(found.q, QuantizedLinear)
+
+
+def test_fake_quantized_comes_near_the_kernel_models() -> None:
+    """All roundings that matter are in both: the difference is far below the error itself."""
+    from gpu_kernels.models import kernel_model
+
+    layer, x = outlier_layer()
+    model, x = torch.nn.Sequential(layer), x[:32].half().float()
+    for kind, method in (("w8a8", "rtn"), ("w4a8_channel", "rtn"), ("w4a4", "svdquant")):
+        options = {"kind": kind, **({"iterations": 1, "rank": 16} if method == "svdquant" else {})}
+        found = quantize(model, method, lambda model: model(x), **options).model
+        fake, exact = found(x), model(x)
+        difference = (use_kernel(found, kernel_model)(x) - fake).square().sum()
+        assert 0 < difference < 0.02 * (fake - exact).square().sum(), kind
