@@ -1,7 +1,8 @@
 """`QuantizedLinear`: a linear layer by its logical state, computed fake-quantized or by a kernel model.
 
 Without a kernel, y = Q(Xs) W'^T + (X down^T) up^T + bias with Xs = (X + shift) / smooth, W' the decoded weights and Q
-the dynamic quantization of the kind, in float32 (float64 for float64 input). 16-bit rounding inside kernels is left
+the dynamic quantization of the kind, in float32 (float64 for float64 input). A state with `hadamard` (any value)
+rotates X by the Hadamard matrix of size K over sqrt(K) first: QuaRot's rotation at run time. 16-bit rounding inside kernels is left
 out there: a kernel model has it.
 """
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from workloads.quantization.grids import KINDS, check_kind, of_state
+from workloads.quantization.hadamard import rotation
 from workloads.quantization.linears import replace_linear
 
 Kernel = Callable[[NDArray[np.float32], Mapping[str, NDArray[Any]], str], NDArray[np.float32]]
@@ -41,6 +43,7 @@ class QuantizedLinear(nn.Module):
         self.adapters: dict[str, int] = {}  # rank of each LoRA behind the branch, in the order of their coming
         self.out_features, self.in_features = state["weight" if kind == "unquantized" else "codes"].shape
         self._weight: torch.Tensor | None = None
+        self._turn: torch.Tensor | None = None
 
     @property
     def state(self) -> dict[str, torch.Tensor]:
@@ -84,25 +87,37 @@ class QuantizedLinear(nn.Module):
     def _fake(self, rows: torch.Tensor) -> torch.Tensor:
         wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
         x = rows.to(wide)
-        seen = self._activations(x)
+        exact = self._prepared(x)
+        seen = self._activations(exact)
         y = seen @ self.dequantized().to(wide).T
         if self.kind == "w4a8_channel":  # QServe multiplies the zero points by the sum of the unquantized inputs
-            y = y + (seen - x).sum(1, keepdim=True) * (self.zero.to(wide) * self.scale.to(wide))
+            y = y + (seen - exact).sum(1, keepdim=True) * (self.zero.to(wide) * self.scale.to(wide))
         if "down" in self.names:
             y = y + (x @ self.down.to(wide).T) @ self.up.to(wide).T
         return y + self.bias.to(wide) if "bias" in self.names else y
 
+    def _prepared(self, x: torch.Tensor) -> torch.Tensor:
+        """The input, rotated, shifted and smoothed: what is quantized."""
+        x = self._rotated(x) if "hadamard" in self.names else x
+        x = x + float(self.shift) if "shift" in self.names and float(self.shift) else x
+        return x / self.smooth.to(x.dtype) if "smooth" in self.names else x
+
+    def _rotated(self, x: torch.Tensor) -> torch.Tensor:
+        if self._turn is None or self._turn.device != x.device:
+            self._turn = rotation(self.in_features, None, torch.float64, x.device)
+        return x @ self._turn.to(x.dtype)
+
     def _activations(self, x: torch.Tensor) -> torch.Tensor:
-        shift = float(self.shift) if "shift" in self.names else 0.0
-        x = x + shift if shift else x
-        x = x / self.smooth.to(x.dtype) if "smooth" in self.names else x
         if not self.quantize_activations:
             return x
-        return KINDS[self.kind].activations(x, FORMS[self.form], shift != 0)
+        shifted = "shift" in self.names and float(self.shift) != 0
+        return KINDS[self.kind].activations(x, FORMS[self.form], shifted)
 
     def _by_kernel(self, rows: torch.Tensor) -> torch.Tensor:
         assert self.kernel is not None
         x, state = rows.to(FORMS[self.form]), self.state
+        if state.pop("hadamard", None) is not None:
+            x = self._rotated(x.float()).to(x.dtype)
         if "smooth" in state and self.kind not in OWN_SMOOTH:
             x = x / state.pop("smooth").to(x.dtype)
         arrays = {name: as_array(tensor) for name, tensor in state.items()}
