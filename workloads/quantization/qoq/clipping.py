@@ -30,9 +30,9 @@ def clipped(weight: Tensor, ratio: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(parts, low[..., None]), high[..., None]).reshape(weight.shape)
 
 
-def clipped_grid(kind: str, weight: Tensor, ratio: Tensor | None, dtype: Any) -> Grid:
-    """The grid of a weight whose ranges are cut; None: not cut."""
-    return measured(kind, weight if ratio is None else clipped(weight, ratio.to(weight)), dtype)
+def clipped_grid(kind: str, weight: Tensor, ratio: Tensor | None, dtype: Any, wide: bool = True) -> Grid:
+    """The grid of a weight whose ranges are cut; None: not cut. wide=False: float32, for searches."""
+    return measured(kind, weight if ratio is None else clipped(weight, ratio.to(weight)), dtype, wide=wide)
 
 
 def search(kind: str, weight: Tensor, hessian: Tensor, dtype: Any, points: int) -> Tensor:
@@ -45,7 +45,7 @@ def search(kind: str, weight: Tensor, hessian: Tensor, dtype: Any, points: int) 
     best = weight.new_full((weight.shape[0], groups), torch.inf)
     found = torch.ones_like(best)
     for ratio in ratios(points):
-        grid = clipped_grid(kind, weight, torch.full_like(best, ratio), dtype)
+        grid = clipped_grid(kind, weight, torch.full_like(best, ratio), dtype, wide=False)
         apart = grouped(grid.snap(weight) - weight, size)
         error = (torch.einsum("ngk,gkj->ngj", apart, blocks) * apart).sum(-1)
         found, best = torch.where(error < best, ratio, found), torch.minimum(error, best)
@@ -89,7 +89,7 @@ class _Block:
         groups = weight.shape[1] // (KINDS[kind].group or weight.shape[1])
         errors = []
         for ratio in ratios(points):
-            grid = clipped_grid(kind, weight, weight.new_full((len(weight), groups), ratio), dtype)
+            grid = clipped_grid(kind, weight, weight.new_full((len(weight), groups), ratio), dtype, wide=False)
             errors.append(self._errors({**self.weights, part: grid.snap(weight)}).reshape(heads, -1).sum(1))
         place = torch.stack(errors).argmin(0)
         chosen = torch.tensor(ratios(points), device=weight.device, dtype=weight.dtype)[place]
