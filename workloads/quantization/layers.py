@@ -1,9 +1,9 @@
 """`QuantizedLinear`: a linear layer by its logical state, computed fake-quantized or by a kernel model.
 
 Without a kernel, y = Q(Xs) W'^T + (X down^T) up^T + bias with Xs = (X + shift) / smooth, W' the decoded weights and Q
-the dynamic quantization of the kind, in float32 (float64 for float64 input). A state with `hadamard` (any value)
-rotates X by the Hadamard matrix of size K over sqrt(K) first: QuaRot's rotation at run time. 16-bit rounding inside kernels is left
-out there: a kernel model has it.
+the dynamic quantization of the kind, in float32 (float64 for float64 input). 16-bit rounding inside kernels is left
+out there: a kernel model has it. A state with `hadamard` (any value) rotates X by the Hadamard matrix of size K over
+sqrt(K) first: QuaRot's rotation at run time.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from workloads.quantization.calibration import fingerprint
 from workloads.quantization.grids import KINDS, check_kind, of_state
 from workloads.quantization.hadamard import rotation
 from workloads.quantization.linears import replace_linear
@@ -42,7 +43,7 @@ class QuantizedLinear(nn.Module):
         self.names = tuple(state)
         self.adapters: dict[str, int] = {}  # rank of each LoRA behind the branch, in the order of their coming
         self.out_features, self.in_features = state["weight" if kind == "unquantized" else "codes"].shape
-        self._weight: torch.Tensor | None = None
+        self._decoded: tuple[object, torch.Tensor] | None = None
         self._turn: torch.Tensor | None = None
 
     @property
@@ -61,7 +62,6 @@ class QuantizedLinear(nn.Module):
             elif tensor is not None:
                 self.register_buffer(name, tensor)
                 self.names = (*self.names, name)
-        self._weight = None
 
     def extra_repr(self) -> str:
         rank = f", rank={len(self.down)}" if "down" in self.names else ""
@@ -69,15 +69,12 @@ class QuantizedLinear(nn.Module):
 
     def dequantized(self) -> torch.Tensor:
         """The weights that the codes stand for [N, K] float32, smoothing and branch not taken back."""
-        if self._weight is not None and self._weight.device == self._any().device:
-            return self._weight
+        prints = [fingerprint(tensor) for tensor in self.state.values()]
+        if self._decoded is not None and self._decoded[0] == prints:
+            return self._decoded[1]
         found = self.weight if self.kind == "unquantized" else of_state(self.kind, self.state).decode(self.codes)
-        if self.keep_weight:
-            self._weight = found
+        self._decoded = (prints, found) if self.keep_weight else None
         return found
-
-    def _any(self) -> torch.Tensor:
-        return self.weight if self.kind == "unquantized" else self.codes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
