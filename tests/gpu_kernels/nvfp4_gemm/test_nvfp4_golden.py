@@ -1,0 +1,122 @@
+"""W4A4 in NVFP4: golden cases in exact fractions, which the twin and the model must both give."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from accel.arithmetic import round_to
+from accel.formats import number
+from gpu_kernels.nvfp4_gemm import exact, model
+from tests.gpu_kernels.golden_cases import read, told, told_exact
+
+GOLDEN = Path(__file__).parent / "golden" / "nvfp4.json"
+VECTORS = ("smooth", "tensor_scale", "bias", "strengths")  # one row each in the file
+
+
+def case(seed: int, form: str, inputs: int = 64, rank: int = 0, **given: Any) -> dict[str, Any]:
+    """Operands of two tokens and three outputs; those `given` take the place of the drawn ones, whose bits are few."""
+    draw = np.random.default_rng(seed)
+    found: dict[str, Any] = {
+        "form": form,
+        "x": draw.integers(-128, 128, (2, inputs)) / 32,
+        "codes": draw.integers(0, 16, (3, inputs)),
+        "scale": draw.integers(0, 127, (3, inputs // 16)),
+        "tensor_scale": np.array([0.0078125]),
+        "smooth": draw.integers(2, 16, inputs) / 8,
+        "down": draw.integers(-8, 9, (rank, inputs)) / 64 if rank else None,
+        "up": draw.integers(-8, 9, (3, rank)) / 16 if rank else None,
+        "bias": draw.integers(-64, 65, 3) / 16,
+        "strengths": None,
+        "architecture": "sm_120",
+    }
+    return found | given
+
+
+def spread(seed: int, shape: tuple[int, ...], form: str, low: int, high: int) -> Any:
+    """Numbers with all their bits, 2^low to 2^high."""
+    draw = np.random.default_rng(seed)
+    return round_to(draw.normal(size=shape) * 2.0 ** draw.integers(low, high, shape), form)
+
+
+def all_bits(seed: int, form: str, rank: int = 0) -> dict[str, Any]:
+    """Four steps of 64 inputs, whose order shows."""
+    x = spread(seed, (2, 256), form, -8, 8)
+    return case(seed, form, 256, rank, x=x, tensor_scale=np.array([0.0123], np.float32))
+
+
+ONES = {"smooth": np.ones(64)}
+LARGEST = {"codes": np.full((3, 64), 7), "scale": np.full((3, 4), 126)}
+TIES = np.array([[6, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5, -0.25, -0.75, -1.25, -1.75, -2.5, -3.5, -5, 0] * 4] * 2)
+CASES = {
+    "float16": case(1, "float16"),
+    "bfloat16": case(2, "bfloat16"),
+    "float16_rank_16": case(3, "float16", rank=16),
+    "bfloat16_rank_16": case(4, "bfloat16", rank=16),
+    "rank_32_with_strengths": case(5, "bfloat16", rank=32, strengths=[0.75, -1.3]),
+    "rank_20": case(6, "float16", rank=20),
+    "no_bias": case(7, "bfloat16", rank=16, bias=None),
+    "scale_of_each_output": case(8, "float16", tensor_scale=np.array([0.001, 0.0123, 3.0], np.float32)),
+    "three_steps": case(9, "bfloat16", 192),
+    "groups_of_zeros": case(10, "float16", x=np.array([[1.0, *[0.0] * 62, -0.25], [0.0] * 64])),
+    "ties": case(11, "float16", x=TIES, **ONES),
+    "scale_is_a_tie": case(12, "float16", x=np.full((2, 64), 6 * 1.0625), **ONES),  # between 1 and 1.125
+    "scale_vanishes": case(13, "bfloat16", x=np.full((2, 64), 6 * 2.0**-10), **ONES),  # half of the least E4M3
+    "subnormal_scale": case(14, "float16", x=spread(1, (2, 64), "float16", -9, -4), **ONES),
+    "scale_saturates": case(15, "bfloat16", x=spread(2, (2, 64), "bfloat16", 10, 15), **ONES),
+    "flushed_scale": case(16, "bfloat16", x=spread(3, (2, 64), "bfloat16", -132, -127), **ONES),
+    "largest_sum": case(17, "bfloat16", x=np.full((2, 64), 2688.0), **LARGEST),
+    "overflow": case(18, "float16", x=np.full((2, 64), -2688.0), **LARGEST),
+    "all_bits_float16": all_bits(19, "float16"),
+    "all_bits_bfloat16": all_bits(20, "bfloat16", 2),
+    "hopper": case(21, "bfloat16", rank=16, x=spread(4, (2, 64), "bfloat16", -6, 4), architecture="sm_90"),
+}
+
+
+def state_of(operands: dict[str, Any]) -> dict[str, Any]:
+    names = ("codes", "scale", "smooth", "down", "up", "bias")
+    state = {name: operands[name] for name in names if operands[name] is not None}
+    scales = np.asarray(operands["tensor_scale"], np.float32)
+    state |= {name: np.asarray(state[name], np.uint8) for name in ("codes", "scale")}
+    return state | {"tensor_scale": scales if len(scales) > 1 else scales[0]}
+
+
+def by_twin(operands: dict[str, Any]) -> dict[str, Any]:
+    form, architecture, state = operands["form"], operands["architecture"], state_of(operands)
+    codes, scales, lora_act = exact.quantize(operands["x"], state, form, architecture)
+    y = exact.gemm(codes, scales, lora_act, state, form, architecture, operands["strengths"])
+    results = {"codes_x": codes, "scale_x": scales, "lora_act": told_exact(lora_act), "y": told_exact(y)}
+    return {name: told(rows) for name, rows in results.items()}
+
+
+def written_down(operands: dict[str, Any]) -> dict[str, Any]:
+    rows = {name: None if operands[name] is None else told(np.array([operands[name]])) for name in VECTORS}
+    return {name: told(value) for name, value in operands.items()} | rows
+
+
+def from_file(operands: dict[str, Any]) -> dict[str, Any]:
+    rows = {name: None if operands[name] is None else operands[name][0] for name in VECTORS}
+    return operands | rows
+
+
+def values(codes: Any) -> Any:
+    """E2M1 values: the twin does not know -0."""
+    return number("e2m1").decode(np.asarray(codes, np.uint8))
+
+
+def test_twin_gives_the_golden_cases(golden):
+    assert len(CASES) >= 20
+    golden(GOLDEN, {name: written_down(operands) | by_twin(operands) for name, operands in CASES.items()})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_model_gives_the_golden_cases(name):
+    operands = from_file(read(GOLDEN)[name])
+    state, form, architecture = state_of(operands), operands["form"], operands["architecture"]
+    codes, scales, lora_act = model.quantize(operands["x"], state, form, architecture)
+    assert np.array_equal(values(codes), values(operands["codes_x"]))
+    assert np.array_equal(scales, operands["scale_x"])
+    assert np.array_equal(lora_act.ravel(), np.ravel(operands["lora_act"]))
+    y = model.gemm(codes, scales, lora_act, state, form, operands["strengths"], architecture)
+    assert np.array_equal(y, operands["y"])
