@@ -35,8 +35,59 @@ def encoder(
     _ready(out, device)
     recipes = chosen(schemes, RECIPES)
     with _Bar("encoder") as bar:
-        rows = _said(bar, encoder_quality(recipes, kernels, device=device, progress=bar.update), "recipe")
+        rows = _said(bar, encoder_quality(recipes, kernels, device=device, progress=bar.update))
     _put("MiniLM, quantized whole, against the dense one", rows, out, as_json, device)
+
+
+@app.command()
+@guarded
+def outliers(
+    schemes: Schemes = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many tensors are drawn.")] = 5,
+    size: Annotated[int, typer.Option(min=128, help="Input and output channels; a multiple of 64.")] = 256,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Error of each recipe on layers with planted outliers.
+
+    tilewright quality outliers --seeds 3
+    """
+    from analysis.quality.outliers import RECIPES, outlier_quality
+    from analysis.quality.recipes import chosen
+
+    _ready(out, "cpu")
+    with _Bar("outliers") as bar:
+        rows = _said(bar, outlier_quality(chosen(schemes, RECIPES), seeds, size))
+    _put("Relative error of the output, layers with planted outliers", rows, out, as_json, "cpu")
+
+
+@app.command()
+@guarded
+def why(
+    layer: Annotated[str | None, typer.Option(help="A linear layer of MiniLM; default: a first one of an FFN.")] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the branch.")] = 32,
+    nvfp4: Annotated[bool, typer.Option("--nvfp4", help="NVFP4 instead of INT4.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it: .png, .svg or .pdf.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Why SVDQuant works, on one layer: errors raw, smoothed and with the branch; decay of singular values.
+
+    tilewright quality why --plot why.png
+    """
+    from analysis.quality import why as study
+    from analysis.writing import check_picture
+
+    _ready(out, "cpu")
+    if plot:
+        check_picture(plot)
+    name = layer or study.LAYER
+    options = {"rank": rank, "kind": "w4a4_nvfp4" if nvfp4 else "w4a4"}
+    found = study.stages(*study.encoder_layer(name), **options)
+    _put(f"MiniLM, {name}, rank {rank}", study.table(found), out, as_json, "cpu")
+    if plot:
+        kind = "NVFP4" if nvfp4 else "INT4"
+        say(f"wrote {study.plot(found, f'MiniLM, {name}: W4A4 {kind}, rank {rank}', plot)}")
 
 
 class _Bar(ProgressBar):
@@ -55,7 +106,7 @@ class _Bar(ProgressBar):
         self._bar.update(self._task, description=str(text)[:60])
 
 
-def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows, each announced when it comes."""
     found = []
     for row in rows:

@@ -42,6 +42,7 @@ def encoder_quality(
     """
     import torch
 
+    from gpu_kernels.models import kernel_model
     from workloads.minilm import load_encoder
     from workloads.quantization.layers import use_kernel
     from workloads.quantization.quantize import quantize
@@ -65,7 +66,7 @@ def encoder_quality(
         layers = {"layer_error": float(np.mean(np.sqrt(errors))), "worst_layer_error": float(np.sqrt(max(errors)))}
         yield {"recipe": name, "arithmetic": "fake", **_scores(dense, embeddings(found.model, scored), seed), **layers}
         if kernels and all(kernel_of(one.kind) for one in found.report):
-            model = use_kernel(found.model, kernel_of)
+            model = use_kernel(found.model, kernel_model)
             yield {"recipe": name, "arithmetic": "kernel", **_scores(dense, embeddings(model, scored), seed), **layers}
 
 
