@@ -110,13 +110,13 @@ class _Watch:
 
     def number(self, x: Tensor) -> int:
         """The number of a tensor: that of a living one over the same memory, unchanged since, or a new one."""
-        print_ = _print(x)
+        seen = fingerprint(x)
         self.known = [entry for entry in self.known if entry[0]() is not None]
         for reference, other, number in self.known:
-            if other == print_ and _print(reference()) == other:
+            if other == seen and fingerprint(reference()) == other:
                 return number
         self.count += 1
-        self.known.append((weakref.ref(x), print_, self.count))
+        self.known.append((weakref.ref(x), seen, self.count))
         self.last = x  # lives until the next, so that views of one tensor are seen as one
         return self.count
 
@@ -129,8 +129,8 @@ class _Watch:
         return Recording(inputs, calls, frozenset(self.outputs))
 
 
-def _print(x: Tensor) -> tuple[Any, ...]:
-    """Memory, shape and version of a tensor."""
+def fingerprint(x: Tensor) -> tuple[Any, ...]:
+    """Memory, shape and version of a tensor: equal for living ones over the same numbers, unchanged since."""
     version = 0 if x.is_inference() else x._version
     return x.data_ptr(), tuple(x.shape), x.stride(), x.dtype, version
 

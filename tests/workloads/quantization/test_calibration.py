@@ -53,6 +53,7 @@ def test_a_gelu_with_something_after_it_is_none() -> None:
         torch.nn.GELU(), torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Tanh(), torch.nn.Linear(8, 8)
     )
     assert record(model, lambda m: m(torch.ones(2, 8))).after_gelu() == ["1"]
+    assert record(model, lambda m: (m(torch.ones(2, 8)), m[1](torch.ones(2, 8)))).after_gelu() == []
 
 
 def test_samples_are_even_and_repeatable() -> None:

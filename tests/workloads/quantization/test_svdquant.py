@@ -71,7 +71,7 @@ def test_refinement_is_never_worse(seed: int) -> None:
     first = error("svdquant", seed, rank=16, iterations=1)
     found = report("svdquant", seed, rank=16)
     assert found.error is not None
-    assert found.error <= first * (1 + 1e-6)
+    assert found.error < 0.97 * first
     errors = found.details["refinement"]
     assert 2 <= len(errors) <= 100
     assert errors[:-1] == sorted(errors[:-1], reverse=True)  # it ends at the first that is no better
@@ -102,6 +102,7 @@ def test_subspace_is_near_the_best_of_its_rank() -> None:
     near_up, near_down = subspace(weight, 8)
     near = float((weight - near_up @ near_down).square().sum())
     assert best * (1 - 1e-12) <= near < 1.01 * best
+    torch.testing.assert_close(near_down @ near_down.T, torch.eye(8).double())
     again = subspace(weight, 8, down)
     assert float((weight - again[0] @ again[1]).square().sum()) == pytest.approx(best, rel=1e-6)
     torch.testing.assert_close(down @ down.T, torch.eye(8).double())  # all of Sigma is on the up side
