@@ -23,7 +23,7 @@ def weights(seed: int = 0) -> Any:
     x[1] = 0
     x[2] = np.round(x[2] * 7) / 2
     x[3] *= 1e-6
-    x[4, :128] = np.abs(x[4, :128]) + 1
+    x[4, :128] = np.abs(x[4, :128]).clip(max=1) + 1  # a group without 0 in its range
     return x
 
 
