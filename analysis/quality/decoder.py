@@ -33,6 +33,8 @@ STEPS: dict[str, dict[str, Any]] = {  # in the order of the paper's ablation (QS
 }
 CHANNEL, GROUP = {"kind": "w4a8_channel"}, {"kind": "w4a8_group"}
 POINTS = {"clipping_points": 10}
+ROWS, GROUPS = "QoQ per channel", "QoQ g128"
+ORDER = ((GROUPS, ROWS), (ROWS, "naive W4A8KV4"), (ROWS, "naive W4A8"), (GROUPS, "naive W4A8"))
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Setup:
 
     windows: int = 24
     length: int = 512
-    calibration: int = 8
+    calibration: int = 16
     seed: int = 0
 
     def cut(self, text: bytes) -> tuple[Any, Any]:
@@ -82,6 +84,7 @@ def _baselines() -> Iterator[Row]:
     yield Row("baseline", "W4A16 g128, GPTQ", "gptq", {"kind": "w4a16", "group": 128}, "W4A16 g128")
     yield Row("baseline", "naive W4A8", "rtn", CHANNEL)
     yield Row("baseline", "naive W4A8 g128", "rtn", GROUP, "naive W4A8")
+    yield Row("baseline", "naive W4A8KV4", "qoq", {**OFF, **CHANNEL, "kv_bits": 4}, "naive W4A8")
 
 
 def _chain() -> Iterator[Row]:
@@ -91,24 +94,24 @@ def _chain() -> Iterator[Row]:
         options = options | STEPS[step]
         yield Row("steps", f"+ {step}", "qoq", options, before)
         before = f"+ {step}"
-    yield Row("steps", "QoQ per channel (+ GPTQ)", "qoq", options | STEPS["GPTQ"], before)
+    yield Row("steps", ROWS, "qoq", options | STEPS["GPTQ"], before)
     yield Row("steps", "+ progressive groups", "qoq", options | GROUP, before)
     yield Row("steps", "+ reorder", "qoq", options | GROUP | STEPS["reorder"], "+ progressive groups")
-    yield Row("steps", "QoQ g128 (+ GPTQ)", "qoq", {**GROUP, **POINTS}, "+ reorder")
+    yield Row("steps", GROUPS, "qoq", {**GROUP, **POINTS}, "+ reorder")
 
 
 def _without() -> Iterator[Row]:
     """Against the whole recipe: what is more without a step."""
-    for kind, whole in ((CHANNEL, "QoQ per channel (+ GPTQ)"), (GROUP, "QoQ g128 (+ GPTQ)")):
+    for kind, whole in ((CHANNEL, ROWS), (GROUP, GROUPS)):
         for step, switch in STEPS.items():
             if step != "reorder" or kind is GROUP:
                 off = {name: OFF[name] for name in switch}
-                yield Row("left out", f"{whole[:-9]} without {step}", "qoq", {**kind, **POINTS, **off}, whole)
+                yield Row("left out", f"{whole} without {step}", "qoq", {**kind, **POINTS, **off}, whole)
 
 
 def _kernels() -> Iterator[Row]:
-    for kind, whole in ((CHANNEL, "QoQ per channel (+ GPTQ)"), (GROUP, "QoQ g128 (+ GPTQ)")):
-        yield Row("kernel", f"{whole[:-9]}, kernel's arithmetic", "qoq", {**kind, **POINTS}, whole, kernel=True)
+    for kind, whole in ((CHANNEL, ROWS), (GROUP, GROUPS)):
+        yield Row("kernel", f"{whole}, kernel's arithmetic", "qoq", {**kind, **POINTS}, whole, kernel=True)
 
 
 def _four_bits() -> Iterator[Row]:
@@ -148,7 +151,8 @@ def decoder_quality(
     """The dense model's row, then each row as it is done.
 
     bits_per_byte, perplexity (of a byte); more_bits: than dense, with its interval; step: bits against the row named
-    `against`, negative is better, with its interval; effect: "helps", "hurts", or "unclear" if the interval holds 0.
+    `against`, negative is better, with its interval; effect: "better", "worse", or "unclear" if the interval holds 0.
+    At the end come the pairs of ORDER whose rows were both run.
     """
     setup = setup or Setup()
     calibration, scored = setup.cut(text)
@@ -159,6 +163,9 @@ def decoder_quality(
         progress(row.name)
         known[row.name] = window_bits(quantized(decoder, row, calibration), scored)
         yield {"part": row.part, "name": row.name, **_scores(known, row.name, row.against, setup.seed)}
+    for name, against in ORDER:
+        if name in known and against in known:
+            yield {"part": "order", "name": name, **_scores(known, name, against, setup.seed)}
 
 
 def quantized(decoder: Any, row: Row, calibration: Any) -> Any:
@@ -174,7 +181,8 @@ def quantized(decoder: Any, row: Row, calibration: Any) -> Any:
 
     if row.method == "cache":
         return _cached(decoder, row, run)
-    found = quantize(decoder, method_named(row.method, **row.options), run, layers=[LAYERS], form="float16").model
+    method = method_named(row.method, **row.options)
+    found = quantize(decoder, method, run, layers=[LAYERS], form="float16", rows=None).model
     return use_kernel(found, kernel_model) if row.kernel else found
 
 
@@ -209,7 +217,7 @@ def _scores(known: dict[str, Floats], name: str, against: str, seed: int) -> dic
         return {**found, "against": None, "step": nan, "step_low": nan, "step_high": nan, "effect": None}
     apart = known[name] - known[against]
     low, high = bootstrap(apart, seed=seed)
-    effect = "helps" if high < 0 else "hurts" if low > 0 else "unclear"
+    effect = "better" if high < 0 else "worse" if low > 0 else "unclear"
     return {
         **found,
         "against": against,
