@@ -41,9 +41,29 @@ def spread(seed: int, shape: tuple[int, ...], form: str, low: int, high: int) ->
 
 
 def all_bits(seed: int, form: str, rank: int = 0) -> dict[str, Any]:
-    """Four steps of 64 inputs, whose order shows."""
+    """Four steps of 64 inputs."""
     x = spread(seed, (2, 256), form, -8, 8)
     return case(seed, form, 256, rank, x=x, tensor_scale=np.array([0.0123], np.float32))
+
+
+def cancelling(seed: int) -> dict[str, Any]:
+    """A large step, the same subtracted, and a small one, which is lost if it comes before either."""
+    draw = np.random.default_rng(seed)
+    x = np.concatenate([np.full((2, 128), 2688.0), draw.integers(-6, 7, (2, 64))], axis=1)
+    codes = np.concatenate([np.full((3, 64), 7), np.full((3, 64), 15), draw.integers(0, 16, (3, 64))], axis=1)
+    scale = np.concatenate([np.full((3, 8), 126), np.full((3, 4), 32)], axis=1)
+    ones = {"smooth": np.ones(192), "tensor_scale": np.ones(1), "bias": None}
+    return case(seed, "float16", 192, x=x, codes=codes, scale=scale, **ones)
+
+
+def cancelling_inside(seed: int) -> dict[str, Any]:
+    """Large products that a step both adds and subtracts: what is small between them stays."""
+    draw = np.random.default_rng(seed)
+    small, large = draw.integers(-6, 7, (2, 16)), np.full((2, 16), 2688.0)
+    codes = [np.full((3, 16), 7), draw.integers(0, 16, (3, 16)), np.full((3, 16), 15), np.zeros((3, 16), int)]
+    scale = np.array([[126, 32, 126, 32]] * 3)
+    operands = {"x": np.concatenate([large, small, large, small], axis=1), "codes": np.concatenate(codes, axis=1)}
+    return case(seed, "float16", scale=scale, tensor_scale=np.ones(1), bias=None, **operands, **ONES)
 
 
 ONES = {"smooth": np.ones(64)}
@@ -65,11 +85,13 @@ CASES = {
     "scale_vanishes": case(13, "bfloat16", x=np.full((2, 64), 6 * 2.0**-10), **ONES),  # half of the least E4M3
     "subnormal_scale": case(14, "float16", x=spread(1, (2, 64), "float16", -9, -4), **ONES),
     "scale_saturates": case(15, "bfloat16", x=spread(2, (2, 64), "bfloat16", 10, 15), **ONES),
-    "flushed_scale": case(16, "bfloat16", x=spread(3, (2, 64), "bfloat16", -132, -127), **ONES),
+    "flushed_scale": case(16, "bfloat16", x=spread(3, (2, 64), "bfloat16", -127, -124), **ONES),
     "largest_sum": case(17, "bfloat16", x=np.full((2, 64), 2688.0), **LARGEST),
     "overflow": case(18, "float16", x=np.full((2, 64), -2688.0), **LARGEST),
     "all_bits_float16": all_bits(19, "float16"),
     "all_bits_bfloat16": all_bits(20, "bfloat16", 2),
+    "large_steps_cancel": cancelling(22),
+    "a_step_cancels": cancelling_inside(23),
     "hopper": case(21, "bfloat16", rank=16, x=spread(4, (2, 64), "bfloat16", -6, 4), architecture="sm_90"),
 }
 

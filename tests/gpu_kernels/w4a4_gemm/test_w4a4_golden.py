@@ -80,7 +80,7 @@ CASES = {
     "subnormal_scales": case(19, "float16", 128, x=spread(1, (2, 128), "float16", -24, -15), bias=None),
     "all_bits_float16": all_bits(20, "float16"),
     "all_bits_bfloat16": all_bits(21, "bfloat16"),
-    "all_bits_unsigned": case(25, "bfloat16", shift=SHIFT, x=np.abs(spread(8, (2, 64), "bfloat16", -6, 2))),
+    "all_bits_unsigned": case(25, "bfloat16", shift=SHIFT, x=np.abs(spread(15, (2, 64), "bfloat16", -6, 2))),
     "flushed_scale_bfloat16": case(22, "bfloat16", x=spread(6, (2, 64), "bfloat16", -127, -124), **ONES),
     "ampere": case(23, "float16", rank=32, x=spread(7, (2, 64), "float16", -6, 4), architecture="sm_80"),
 }
