@@ -41,12 +41,12 @@ def nvfp4_weights(x: Any) -> tuple[Codes, Codes, np.float32]:
 def nvfp4_activations(x: Any) -> tuple[Codes, Codes]:
     """(codes of E2M1 [M, K], scale codes of E4M3 [M, K / 16]): x ~ E2M1 * E4M3, without a tensor scale.
 
-    1. scale = min((largest |x| of the group) / 6, 448), encoded as E4M3
+    1. scale = (largest |x| of the group) / 6, encoded as E4M3, which stops at 448
     2. code = x / scale as decoded, encoded as E2M1
     Both in float64; a kernel that multiplies by reciprocals in float32 differs near middles (its model says how).
     """
     values = split(x, NVFP4_GROUP)
-    codes = _E4M3.encode(np.minimum(np.abs(values).max(axis=-1) / _E2M1.largest, _E4M3.largest))
+    codes = _E4M3.encode(np.abs(values).max(axis=-1) / _E2M1.largest)
     scale = _E4M3.decode(codes).astype(np.float64)
     return _E2M1.encode(_over(values, scale)).reshape(len(values), -1), codes
 

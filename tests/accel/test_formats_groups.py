@@ -114,6 +114,19 @@ def test_groups_of_zeros_constants_and_tiny_numbers():
     assert np.abs(groups.dequantize(q, s, z) - x).max() < 3 * 2.0**-11 + 1e-9
 
 
+def test_ties_are_decided_before_the_zero_is_added():
+    codes, scale, zero = groups.asymmetric([[-7.0, 8.0, 0.5, 1.5, 2.5, -0.5]], 6)
+    assert (scale[0, 0], zero[0, 0]) == (1, 7)
+    assert (codes - 7.0).tolist() == [[-7, 8, 0, 2, 2, 0]]
+
+
+def test_nf4_multiplies_by_a_reciprocal():
+    """A division would give code 0: found by trying."""
+    x = np.zeros((1, 64), np.float32)
+    x[0, :2] = 0.18389905989170074, -0.15596412122249603
+    assert blocks.nf4_quantize(x)[0][0, :3].tolist() == [15, 1, 7]
+
+
 def test_scaled_zero_is_rounded_once():
     scale, zero = round_to([[0.01, 3.0]], "float16"), np.array([[13, 4]], np.uint8)
     found = groups.scaled_zero(scale, zero)

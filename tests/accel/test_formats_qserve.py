@@ -126,6 +126,12 @@ def test_kv4_is_that_of_the_twin(seed):
     assert (kv4.numbers(x, scale, zero).tolist(), exact(scale), exact(zero)) == kv4_twin(x)
 
 
+def test_kv4_rounds_product_and_sum_at_once():
+    """With a product that is rounded before the sum the last code would be 4: found by trying."""
+    x = np.float32([0.31201171875, -1.0244140625, 0.266845703125, -0.712890625])
+    assert kv4.quantize(x)[0].tolist() == [15, 0, 14, 3]
+
+
 def test_kv4_dequantizes_with_one_rounding():
     codes = np.arange(16)
     scale, zero = round_to([0.0371, 5.43], "float16")
@@ -140,6 +146,11 @@ def test_a_constant_vector_comes_back():
     assert np.array_equal(kv4.dequantize(codes, scale, zero), x)
     assert scale.tolist() == [1.0] * 4
     assert not codes.any()
+
+
+def test_a_scale_of_0_is_guarded_where_the_vector_is_not_constant():
+    codes, scale, zero = kv4.quantize(np.float32([0.0, 2.0**-24]))  # a fifteenth of it rounds to 0
+    assert (codes.tolist(), scale, zero) == ([0, 0], 1, 0)
 
 
 def test_code_16_is_possible_and_wraps_to_0():

@@ -80,6 +80,9 @@ GROUPS = {
     "cuts_by_the_sum": one([LARGE, *[0.0] * 15, -LARGE, 2.0**-11, 2.0**-9], [1] * 19, 1.0, 0),
     "bias_cancels": one([3.0], [11], 1 / 3 - 1 / 12288, 1, bias=np.array([[-10.0]])),
     "overflow": one([60000.0] * 2, [2] * 2, 1.0, 1),
+    "branch_starts_from_y": one(  # 2^15 - 2^14 - 2^14 + 2^-11: beside 2^15 the tensor core cuts 2^-11 off
+        [LARGE], [1], 1.0, 0, down=np.array([[0.5], [0.5], [2.0**-15]]), up=np.array([[-1.0, -1.0, 2.0**-11]])
+    ),
 }
 
 
@@ -105,6 +108,11 @@ NF4 = {
     "small_bfloat16": nf4_case(16, "bfloat16", power=-100),
     "zero_blocks": nf4_case(17) | {"absmax": np.zeros((1, 2), np.float32)},
     "ones": nf4_case(18) | {"absmax": np.ones((1, 2), np.float32)},
+    **{  # code 1 times this, once rounded to 16 bits, is another number than by way of float32: found by trying
+        f"rounds_twice_{form}": nf4_case(19, form, shape=(1, 1, 64))
+        | {"x": np.ones((1, 64)), "codes": np.array([[1] + [7] * 63]), "absmax": np.array([[value]], np.float32)}
+        for form, value in zip(FORMS, (0.5717831254005432, 0.7546625733375549), strict=True)
+    },
 }
 SMALL = (1, 1, 64)
 GEMV = {
@@ -116,6 +124,8 @@ GEMV = {
     "bias": group_case(15, shape=SMALL, count=1, bias=True),
     "two_rounds": group_case(16, shape=(1, 1, 2112), count=33, real=True),  # more inputs than the block has room for
     "threads_cancel": one([LARGE, 2.0**-7] * 16 + [-LARGE, 2.0**-7] * 16, [1] * 64, 1.0, 0),
+    "warps_upwards": one([LARGE, *[0.0] * 255, -LARGE, *[0.0] * 1790, 2.0**-11], [1] * 2048, 1.0, 0)
+    | {"scale": np.ones((1, 32)), "zero": np.zeros((1, 32), int)},
     "products_round": one([1 + 2.0**-10] * 64, [3] * 64, 1 + 2.0**-10, 0),
 }
 KINDS = {"w4a16": GROUPS, "nf4": NF4, "gemv": GEMV}
