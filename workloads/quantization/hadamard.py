@@ -2,8 +2,8 @@
 
 A size is m 2^k with m = 1, q + 1 (q = 3 mod 4) or 2 (q + 1) (q = 1 mod 4), where q is a prime or the square of one:
 12, 20, 28, 36, 52, 60, 76, 100, 108, 124, 140, 148 and so on, so that 768 = 12 x 64, 5120 = 20 x 256, 6656 = 52 x 128
-and 14336 = 28 x 512 are possible. Left out: sizes that need other constructions (92, 116, 156, 172), which are refused;
-11008 = 172 x 64 is one. Source: R. Paley, "On orthogonal matrices", 1933.
+and 14336 = 28 x 512 are possible (and 11008 = 2 x 5504, as 5503 is prime). Left out: sizes that need other
+constructions (92, 116, 156, 172), which are refused. Source: R. Paley, "On orthogonal matrices", 1933.
 """
 
 from functools import cache
