@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.quality.measures import kernel_of, layer_errors, quantize_group
-from analysis.quality.recipes import Recipe, has_option
+from analysis.quality.recipes import Recipe, adapted
 from workloads.trace import Trace
 from workloads.values.reading import layer_names, operands
 
@@ -100,7 +100,7 @@ def _rows(
     x = torch.from_numpy(held[0]["input"])
     weights = [torch.from_numpy(one["weight"]) for one in held]
     biases = [torch.from_numpy(one["bias"]) if "bias" in one else None for one in held]
-    changes = {"rank": rank} if rank is not None and has_option(recipe, "rank") and key != "smooth_int4" else {}
+    changes = adapted(recipe, rank=rank)
     form = str(trace.made["operand_form"])
     try:
         layers = quantize_group(recipe, weights, biases, x[::2], form, shifted, **changes)

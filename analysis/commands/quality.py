@@ -90,6 +90,47 @@ def why(
         say(f"wrote {study.plot(found, f'MiniLM, {name}: W4A4 {kind}, rank {rank}', plot)}")
 
 
+@app.command()
+@guarded
+def blocks(
+    block: Annotated[list[str] | None, typer.Option(help="flux, sana or llama3; repeat; default: all.")] = None,
+    schemes: Schemes = None,
+    tokens: Annotated[int, typer.Option(min=16, help="Tokens of one call (image tokens, bytes of a prompt).")] = 256,
+    calls: Annotated[int, typer.Option(min=1, help="Calls to calibrate on; as many others are scored.")] = 4,
+    grids: Annotated[int, typer.Option(min=2, help="Steps of the smoothing search; 20 as published.")] = 20,
+    iterations: Annotated[int, typer.Option(min=1, help="Most branches that SVDQuant tries.")] = 100,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of branches; default: the recipes'.")] = None,
+    device: Device = "cpu",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """One transformer block of full width with planted outliers: errors by layer and of the block.
+
+    tilewright quality blocks --block sana --schemes rtn_int4,svdquant_int4 --tokens 64 --grids 5 --iterations 3
+
+    tilewright quality blocks --device cuda --out blocks.csv
+    """
+    from analysis.quality.blocks import BUILDERS, RECIPES, block_quality, build
+    from analysis.quality.recipes import chosen
+
+    _ready(out, device)
+    recipes, rows = chosen(schemes, RECIPES), []
+    for name in block or BUILDERS:
+        with _Bar(name) as bar:
+            built = build(name, tokens, device)
+            rows += _said(
+                bar,
+                block_quality(
+                    built, recipes, calls, progress=bar.update, grids=grids, iterations=iterations, rank=rank
+                ),
+                _LAYER,
+            )
+    _put(f"Relative errors of full-width blocks, {tokens} tokens", rows, out, as_json, device)
+
+
+_LAYER = "activation_error"  # rows that have it are of layers, and not announced
+
+
 class _Bar(ProgressBar):
     """A bar over the layers of one recipe after the other."""
 
@@ -106,11 +147,12 @@ class _Bar(ProgressBar):
         self._bar.update(self._task, description=str(text)[:60])
 
 
-def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each announced when it comes."""
+def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]], quiet: str = "") -> list[dict[str, Any]]:
+    """The rows, each announced when it comes; not those that have a column `quiet`."""
     found = []
     for row in rows:
-        bar.say("  ".join(f"{name} {_shown(value)}" for name, value in row.items()))
+        if quiet not in row:
+            bar.say("  ".join(f"{name} {_shown(value)}" for name, value in row.items()))
         found.append(dict(row))
     return found
 

@@ -74,11 +74,13 @@ def chosen(names: str | None, default: tuple[str, ...]) -> dict[str, Recipe]:
     return {name: find_recipe(name, "--schemes") for name in (part.strip() for part in names.split(",")) if name}
 
 
-def has_option(recipe: Recipe, option: str) -> bool:
-    """Whether its method takes that option."""
+def adapted(recipe: Recipe, **changes: Any) -> dict[str, Any]:
+    """Those of the changes that its method takes and that the recipe is not about: a rank of 0 stays one."""
     from workloads.quantization.methods import methods
 
-    return option in {one.name for one in fields(methods()[recipe.method])}
+    known = {one.name for one in fields(methods()[recipe.method])}
+    fixed = {key for key in recipe.options if key != "rank" or not recipe.options[key]}
+    return {key: value for key, value in changes.items() if value is not None and key in known - fixed}
 
 
 def _first_line(method: Any) -> str:
