@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from analysis.commands import dram, fidelity, machines, points, quality, reproduce, sweeps, traces
+from analysis.commands import dram, fidelity, machines, points, quality, quantize, reproduce, sweeps, traces
 from analysis.console import MISTAKE, Json, guarded, json_was_put, put_json, put_table, put_text, say
 
 _EPILOG = (
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command()(sweeps.sweep)
 app.command()(points.run)
 app.command()(reproduce.reproduce)
+app.command()(quantize.quantize)
 app.add_typer(traces.app, name="trace")
 app.add_typer(machines.app, name="machine")
 app.add_typer(dram.app, name="dram")
