@@ -91,22 +91,26 @@ def _add(total, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _scaled(codes, scale, first, numbers, scale_numbers):  # type: ignore[no-untyped-def]
-    """E2M1 times E4M3 of 64 inputs from `first` on, float64 [rows, 64]: at most 6 bits, exact."""
-    found = np.empty((len(codes), STEP), np.float64)
-    for i in prange(len(codes)):
-        for k in range(STEP):
-            number_ = numbers[codes[i, first + k]]
-            found[i, k] = np.float64(number_ * scale_numbers[scale[i, (first + k) // GROUP]])
+def _scaled(codes, scale, numbers, scale_numbers):  # type: ignore[no-untyped-def]
+    """E2M1 times E4M3, float32 [rows, K]: at most 6 bits, exact."""
+    rows, inputs = codes.shape
+    found = np.empty((rows, inputs), np.float32)
+    for i in prange(rows):
+        for group in range(inputs // GROUP):
+            factor = scale_numbers[scale[i, group]]
+            for k in range(group * GROUP, (group + 1) * GROUP):
+                found[i, k] = numbers[codes[i, k]] * factor
     return found
 
 
 def _product(codes_x: Codes, scale_x: Codes, codes: Codes, scale: Codes) -> Floats:
     """float32 [M, N]: steps of 64 inputs upwards, the sum of each exact (multiples of 2^-20 below 2^29, in float64)."""
-    total = np.zeros((len(codes_x), len(codes)), np.float32)
-    for first in range(0, codes_x.shape[1], STEP):
-        left = _scaled(codes_x, scale_x, first, _E2M1.values, _E4M3.values)
-        _add(total, left @ _scaled(codes, scale, first, _E2M1.values, _E4M3.values).T)
+    x = _scaled(codes_x, scale_x, _E2M1.values, _E4M3.values)
+    weights = _scaled(codes, scale, _E2M1.values, _E4M3.values)
+    total = np.zeros((len(x), len(weights)), np.float32)
+    for first in range(0, x.shape[1], STEP):
+        step = slice(first, first + STEP)
+        _add(total, x[:, step].astype(np.float64) @ weights[:, step].astype(np.float64).T)
     return total
 
 
