@@ -5,6 +5,9 @@ Source: PTX ISA, "Matrix Fragments for mma.m16n8k8", "... m16n8k16 with floating
 A is [M, K], B is [K, N] as in PTX ("row", "col" operands), C and D are [M, N]. In each arrangement the lane of a warp
 is 4 r + q (PTX: groupID = r, threadID_in_group = q), w is the warp of a warpgroup; the last group counts the elements
 of a lane, low to high: element e sits in 32-bit register e * bits // 32.
+Products on an H200 confirm rows, columns and that A and B agree along K (`gpu_kernels/arithmetic_probe`; an order of K
+that both share cannot be seen): m16n8k8, k16, k32, and wgmma of both depths with N = 8. m16n8k64 and larger N are from
+the PTX ISA alone.
 Block scales of mxf4nvf4 (scale_vec::4X): four E4M3 scales in one register; of each four lanes two have rows r and
 r + 8 of A, one has column r of B, here for thread-id 0 of the instruction. Assumed: not run by us.
 Left out: m8n8 shapes, sparse forms, B of wgmma (always in shared memory).

@@ -129,6 +129,18 @@ def test_registers_are_full(one):
     assert (steps == 1).all()
 
 
+@pytest.mark.parametrize("one", [f for f in fragments() if f.operand == "A"], ids=lambda one: one.instruction)
+def test_registers_are_the_words_that_the_arithmetic_probe_loads(one):
+    """Whose products on an H200 were right: words t and t + 4 of rows g and g + 8, counted in 32 bits along a row."""
+    places, run = one.places(), 32 // one.bits
+    for lane in range(len(places)):
+        warp, g, t = lane // 32, lane % 32 // 4, lane % 4
+        row = 16 * warp + g
+        words = [(row, t), (row + 8, t), (row, t + 4), (row + 8, t + 4)][: places.shape[1] // run]
+        first = places[lane, ::run]
+        assert [(r, c // run) for r, c in first.tolist()] == words
+
+
 def test_gather_takes_a_tile_apart():
     tile = np.arange(16 * 32).reshape(16, 32)
     found = gather(tile, fragment("mma.m16n8k32.s8", "A"))
