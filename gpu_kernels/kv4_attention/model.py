@@ -52,7 +52,7 @@ def quantize(x: Any) -> Vectors:
 
 @njit(cache=True)
 def exponential(x):  # type: ignore[no-untyped-def]
-    """exp of a float32 x <= 0, within 2^-22.5 relative for rn(x log2 e): 2^n times a polynomial of order 7, 7 fma."""
+    """exp of a float32 x <= 0, from t = rn(x log2 e): 2^t within 2^-23.5, relative, as 2^n P(f), 7 fma."""
     t = np.float32(x * LOG2_E)
     if not t >= -126:
         return np.float32(0)  # results below the normal range are flushed
