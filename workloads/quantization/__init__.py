@@ -13,13 +13,14 @@ fields are the options. `method` is a name with options, or a `Method` of your o
 | `quantize` | `quantize`, `Quantized`, `LayerReport` |
 | `methods` | `Method`, `Group` (layers with one input), `METHODS`, `register`; `Rtn` (to nearest), `Nf4`, `Gptq` |
 | `smoothing` | `SmoothQuant` (W8A8, or smoothing alone for W4A4), `Awq` (W4A16 with activation-aware scales) |
-| `svdquant` | `SvdQuant` |
+| `svdquant`, `lowrank` | `SvdQuant`; full and randomised low-rank approximation |
+| `qoq`, `quarot`, `hadamard` | QoQ (W4A8), QuaRot-type W4A4, rotations |
 | `linears` | `linear_layers(model, layers)`, `replace_linear(model, name, module)` |
-| `calibration` | `record_inputs(model, run, layers)`, `shared_inputs(recording)` |
+| `calibration` | `record_inputs(model, run, layers)`, `record(...)`, `shared_inputs(recording)` |
 | `grids` | `KINDS`; `measured(kind, weight, dtype) -> Grid` with `encode`, `decode`, `snap` |
 | `numbers` | codes and values of E2M1, E4M3, NF4; fake-quantized activations |
-| `layers` | `QuantizedLinear(kind, state)`, `use_kernel(model, kernel_model)`; imports torch |
-| `gptq` | `gptq(weight, hessian, snap)`, for any rule of rounding |
+| `layers` | `QuantizedLinear(kind, state)`, `use_kernel(model, gpu_kernels.models.kernel_model)`; imports torch |
+| `gptq` | `gptq(weight, hessian, grid)`, for any grid with `encode` and `decode` by columns |
 | `lora` | `read_adapter`, `add_adapter`, `remove_adapter` |
 | `saving` | `save_quantized(model, folder)`, `load_quantized(folder, model)` |
 

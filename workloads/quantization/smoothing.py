@@ -32,7 +32,8 @@ def span(rows: Iterable[Tensor]) -> Tensor:
 
 def smooth_scale(inputs: Tensor, weights: Tensor, alpha: float, beta: float, dtype: Any = None) -> Tensor:
     """s [K] float32 from spans [K]; on the grid of `dtype` if given. What is 0 or not a number becomes 1, and if
-    anything is infinite or not a number before that, all of it (deepcompressor 69f3473).
+    anything is infinite or not a number before that, all of it (deepcompressor 69f3473). So does what has no
+    reciprocal in `dtype`: the branch is divided by s.
     """
     import torch
 
@@ -40,7 +41,8 @@ def smooth_scale(inputs: Tensor, weights: Tensor, alpha: float, beta: float, dty
     scale = scale if dtype is None else scale.to(dtype).float()
     if not bool(torch.isfinite(scale).all()):
         return torch.ones_like(scale)
-    return torch.where(scale == 0, torch.ones_like(scale), scale)
+    back = 1 / scale if dtype is None else (1 / scale).to(dtype)
+    return torch.where(torch.isfinite(back), scale, torch.ones_like(scale))
 
 
 @register("smoothquant")

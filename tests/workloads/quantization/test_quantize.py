@@ -106,6 +106,7 @@ def test_a_dead_channel_is_not_smoothed() -> None:
     inputs, weights = torch.tensor([4.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 4.0])
     assert smooth_scale(inputs, weights, 0.5, 0.5).tolist() == [2.0, 1.0, 0.5]
     assert smooth_scale(inputs, torch.tensor([1.0, 1.0, 0.0]), 0.5, 0.5).tolist() == [1.0, 1.0, 1.0]
+    assert smooth_scale(torch.tensor([4.0, 1e-6]), torch.ones(2), 1, 0, torch.float16).tolist() == [4.0, 1.0]
 
 
 def test_a_kernel_takes_the_place_of_the_computation() -> None:
