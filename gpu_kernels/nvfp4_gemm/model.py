@@ -5,7 +5,6 @@ roundings and what is assumed: how Blackwell's tensor cores add is not known to 
 on the grid of `form`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 from accel.arithmetic import Floats, bits64, check_form, float_of64, flush, round_to, to_bfloat16, to_float16
 from accel.formats import number
 from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
+from gpu_kernels.w8a8_gemm.operands import State, check_names, codes_of, floats_of
 
+REQUIRED, OPTIONAL = ("codes", "scale", "tensor_scale", "smooth"), ("down", "up", "bias")
 GROUP = 16  # inputs that share a scale
 STEP = 64  # inputs that one mma.sync.m16n8k64 adds
 ARCHITECTURE = "sm_120"  # whose 16-bit tensor cores the low-rank branch runs on: Nunchaku's FP4 needs Blackwell
 Codes = NDArray[np.uint8]
-State = Mapping[str, Any]
 _E2M1, _E4M3 = number("e2m1"), number("e4m3")
 
 
@@ -114,18 +114,15 @@ def _product(codes_x: Codes, scale_x: Codes, codes: Codes, scale: Codes) -> Floa
     return total
 
 
-def _codes(name: str, given: Any, shape: tuple[int, ...], largest: int) -> Codes:
+def _codes(where: str, given: Any, shape: tuple[int, int], largest: int) -> Codes:
     """Codes as uint8; ValueError for another shape and for a code above `largest`."""
-    found = np.asarray(given)
-    if found.shape != shape:
-        raise ValueError(f"w4a4_nvfp4: {name} must have shape {shape}, got {found.shape}")
-    if found.size and (found.min() < 0 or found.max() > largest):
-        raise ValueError(f"w4a4_nvfp4: {name} must lie in 0..{largest}, got {found.min()}..{found.max()}")
-    return np.ascontiguousarray(found, np.uint8)
+    found: Codes = codes_of(f"w4a4_nvfp4: {where}", given, shape, 0, largest).view(np.uint8)
+    return found
 
 
 def _inputs(x: Any, state: State) -> int:
-    """K; ValueError where x, or the step of 64, does not fit."""
+    """K; ValueError where the names of the state, x, or the step of 64 do not fit."""
+    check_names("w4a4_nvfp4", state, REQUIRED, OPTIONAL)
     inputs = int(np.shape(state["codes"])[1])
     if np.ndim(x) != 2 or np.shape(x)[1] != inputs:
         raise ValueError(f"w4a4_nvfp4: x must be [M, {inputs}], got {np.shape(x)}")
@@ -137,17 +134,17 @@ def _inputs(x: Any, state: State) -> int:
 def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) -> tuple[Codes, Codes, Floats]:
     """The first kernel: E2M1 codes uint8 [M, K], E4M3 scale codes uint8 [M, K/16], and lora_act float32 [M, r].
 
-    x [M, K] on the grid of `form`: the raw input of the layer. The down-projection reads it as it is; the codes are
-    of x / smooth. Raises ValueError for another form, shapes that do not fit, and a zero in smooth.
+    x [M, K]: the raw input of the layer, rounded to `form`. The down-projection reads it as it is; the codes are of
+    x / smooth. Raises ValueError for another form, operands that do not fit, and a zero in smooth.
     """
     check_form(form)
     inputs = _inputs(x, state)
-    values, smooth = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(state["smooth"], np.float32)
-    if smooth.shape != (inputs,) or not smooth.all():
-        raise ValueError(f"w4a4_nvfp4: smooth must have shape ({inputs},) and no 0, got shape {smooth.shape}")
+    values, smooth = round_to(x, form), floats_of("w4a4_nvfp4: smooth", state["smooth"], (inputs,), form)
+    if not smooth.all():
+        raise ValueError(f"w4a4_nvfp4: smooth must not be 0, got 0 at input {int(np.argmin(smooth != 0))}")
     codes, scales = _quantize(values, smooth, form == "float16")
-    lora_act = down_projection(values, branch(state, "down", (None, inputs)), form, architecture)
-    return codes, _E4M3.encode(scales), lora_act
+    down = branch("w4a4_nvfp4: down", state.get("down"), (None, inputs), form)
+    return codes, _E4M3.encode(scales), down_projection(values, down, form, architecture)
 
 
 def gemm(
@@ -163,7 +160,7 @@ def gemm(
 
     codes_x uint8 [M, K], scale_x uint8 [M, K/16], lora_act float32 [M, r]   as `quantize` gives them
     strengths: float32 [r/16] on lora_act (user adapters), None for 1.
-    Raises ValueError for shapes that do not fit and codes outside 0..15 (scales: 0..126, unsigned E4M3 without NaN).
+    Raises ValueError for operands that do not fit; codes are 0..15, their scales 0..126 (E4M3 without sign and NaN).
     """
     check_form(form)
     inputs, outputs = _inputs(codes_x, state), len(state["codes"])
@@ -174,8 +171,9 @@ def gemm(
     tensor_scale = np.asarray(state["tensor_scale"], np.float32)
     if tensor_scale.size not in (1, outputs):
         raise ValueError(f"w4a4_nvfp4: tensor_scale must be one or {outputs} numbers, got {tensor_scale.size}")
-    y = biased(round_to(total * tensor_scale.reshape(-1), form), state, form)
-    up = branch(state, "up", (outputs, None))
+    y = round_to(total * tensor_scale.reshape(-1), form)
+    y = biased("w4a4_nvfp4: bias", y, state.get("bias"), form)
+    up = branch("w4a4_nvfp4: up", state.get("up"), (outputs, None), form)
     return written(up_projection(y, lora_act, up, form, architecture, strengths), form)
 
 
@@ -185,4 +183,4 @@ def linear(x: Any, state: State, form: str = "float16", architecture: str = ARCH
     state: codes uint8 [N, K] (E2M1); scale uint8 [N, K/16] (E4M3); tensor_scale float32, one or [N]; smooth [K]; and
     where there are any: down [r, K] (divided by smooth), up [N, r], bias [N].
     """
-    return gemm(*quantize(round_to(x, form), state, form, architecture), state, form, architecture=architecture)
+    return gemm(*quantize(x, state, form, architecture), state, form, architecture=architecture)

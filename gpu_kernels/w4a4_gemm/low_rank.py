@@ -4,13 +4,13 @@ Source: Nunchaku v1.1, lora.cuh. Ranks go in steps of 16 there; here the tensor 
 zeros, which adds nothing.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from accel.arithmetic import Floats, round_to
 from accel.tensor_core import matmul, rule
+from gpu_kernels.w8a8_gemm.operands import bias_of, floats_of
 
 COLUMNS = 128  # inputs that one thread block of the down-projection adds up
 RANKS = 16  # neighbouring ranks that share one adapter strength
@@ -55,23 +55,18 @@ def _by_rank(strengths: Any, rank: int) -> Floats:
     return found
 
 
-def branch(state: Mapping[str, Any], name: str, shape: tuple[int | None, int | None]) -> Floats:
-    """`down` or `up` of the state, with no ranks where the state has none; ValueError where `shape` does not fit."""
-    given = state.get(name)
-    found = np.empty([size or 0 for size in shape], np.float32) if given is None else np.asarray(given, np.float32)
-    if found.ndim != 2 or any(size not in (None, is_) for size, is_ in zip(shape, found.shape, strict=True)):
-        raise ValueError(f"{name}: must have shape {shape} (None: the rank), got {found.shape}")
-    return found
+def branch(where: str, weights: Any, shape: tuple[int | None, int | None], form: str) -> Floats:
+    """`down` or `up` as float32, with no ranks where there is none (the None of `shape`); ValueError if it misfits."""
+    given = np.empty([size or 0 for size in shape]) if weights is None else np.asarray(weights)
+    if given.ndim != 2 or any(size not in (None, is_) for size, is_ in zip(shape, given.shape, strict=True)):
+        raise ValueError(f"{where}: must have shape {shape} (None: the rank), got {given.shape}")
+    return floats_of(where, given, given.shape, form)
 
 
-def biased(y: Floats, state: Mapping[str, Any], form: str) -> Floats:
-    """y [M, N] plus the bias of the state, if it has one: a 16-bit addition. ValueError for another shape."""
-    if state.get("bias") is None:
-        return y
-    bias = np.asarray(state["bias"], np.float32)
-    if bias.shape != y.shape[1:]:
-        raise ValueError(f"bias: must have shape {y.shape[1:]}, got {bias.shape}")
-    return round_to(y.astype(np.float64) + bias, form)
+def biased(where: str, y: Floats, bias: Any, form: str) -> Floats:
+    """y [M, N] plus the bias [N], if there is one: a 16-bit addition. ValueError if it misfits."""
+    given = bias_of(where, bias, y.shape[1], form)
+    return round_to(y.astype(np.float64) + given, form) if len(given) else y
 
 
 def written(y: Floats, form: str) -> Floats:

@@ -4,7 +4,6 @@ Source: Nunchaku v1.1, gemm_w4a4.cuh, gemm_base.cuh, lora.cuh, gemm_utils.cuh. T
 of all roundings and what is left undefined. 16-bit numbers are float32 arrays on the grid of `form`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,15 @@ from accel.arithmetic import (
     to_float16,
 )
 from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
+from gpu_kernels.w8a8_gemm.operands import State, check_names, codes_of, floats_of
 
+REQUIRED, OPTIONAL = ("codes", "scale", "smooth"), ("down", "up", "bias", "shift")
 GROUP = 64  # inputs that share a scale: the K of one mma.sync.m16n8k64
 ARCHITECTURE = "sm_90"  # whose 16-bit tensor cores the low-rank branch runs on
 GELU_SHIFT = 11 / 64  # added to the output of GELU, whose minimum is -0.17
 _COLUMNS = 64  # outputs of one tile: 64 x 64 weights as float32 stay in the first cache
 _ROWS = 256  # tokens of one tile, a multiple of the four that are added side by side
 Codes = NDArray[np.int8]
-State = Mapping[str, Any]
 
 
 @njit(cache=True)
@@ -149,16 +149,9 @@ def _product(x, x_scale, codes, scale, half):  # type: ignore[no-untyped-def]
     return found
 
 
-def _floats(state: State, name: str, shape: tuple[int, ...]) -> Floats:
-    """A tensor of the state as contiguous float32; ValueError unless it has this shape."""
-    found = np.ascontiguousarray(state[name], np.float32)
-    if found.shape != shape:
-        raise ValueError(f"w4a4: {name} must have shape {shape}, got {found.shape}")
-    return found
-
-
 def _inputs(x: Any, state: State) -> int:
-    """K; ValueError where x, or the group of 64, does not fit."""
+    """K; ValueError where the names of the state, x, or the group of 64 do not fit."""
+    check_names("w4a4", state, REQUIRED, OPTIONAL)
     inputs = int(np.shape(state["codes"])[1])
     if np.ndim(x) != 2 or np.shape(x)[1] != inputs:
         raise ValueError(f"w4a4: x must be [M, {inputs}], got {np.shape(x)}")
@@ -170,18 +163,18 @@ def _inputs(x: Any, state: State) -> int:
 def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) -> tuple[Codes, Floats, Floats]:
     """The first kernel: codes int8 [M, K], their scales [M, K/64] in `form`, and lora_act float32 [M, r].
 
-    x [M, K] on the grid of `form`: the raw input of the layer. The down-projection reads it as it is; the codes are
-    of (x + shift) / smooth, -8..7, or 0..15 where the state has a shift (after GELU).
-    Raises ValueError for another form, shapes that do not fit, and a zero in smooth.
+    x [M, K]: the raw input of the layer, rounded to `form`. The down-projection reads it as it is; the codes are of
+    (x + shift) / smooth, -8..7, or 0..15 where the state has a shift (after GELU).
+    Raises ValueError for another form, operands that do not fit, and a zero in smooth.
     """
     check_form(form)
     inputs = _inputs(x, state)
-    values, smooth = np.ascontiguousarray(x, np.float32), _floats(state, "smooth", (inputs,))
+    values, smooth = round_to(x, form), floats_of("w4a4: smooth", state["smooth"], (inputs,), form)
     if not smooth.all():
         raise ValueError(f"w4a4: smooth must not be 0, got 0 at input {int(np.argmin(smooth != 0))}")
     shift = np.float32(state.get("shift", 0.0))
     codes, scales = _quantize(values, smooth, shift, form == "float16", bool(shift > 0))
-    down = branch(state, "down", (None, inputs))
+    down = branch("w4a4: down", state.get("down"), (None, inputs), form)
     return codes, scales, down_projection(values, down, form, architecture)
 
 
@@ -197,18 +190,21 @@ def gemm(
     """The second kernel: float32 [M, N] on the grid of `form`.
 
     codes_x int8 [M, K], scale_x [M, K/64], lora_act float32 [M, r]   as `quantize` gives them
-    strengths: float32 [r/16] on lora_act (user adapters), None for 1. Raises ValueError for shapes that do not fit.
+    strengths: float32 [r/16] on lora_act (user adapters), None for 1.
+    Raises ValueError for operands that do not fit: shapes, codes out of range, numbers off the grid of `form`.
     """
     check_form(form)
-    inputs, half = _inputs(codes_x, state), form == "float16"
-    codes = np.ascontiguousarray(state["codes"], np.int8)
-    scale = _floats(state, "scale", (len(codes), inputs // GROUP))
-    rows = len(codes_x)
+    inputs = _inputs(codes_x, state)
+    rows, outputs, groups = len(codes_x), len(state["codes"]), inputs // GROUP
+    codes = codes_of("w4a4: codes", state["codes"], (outputs, inputs), -8, 7)
+    scale = floats_of("w4a4: scale", state["scale"], (outputs, groups), form)
+    left = codes_of("w4a4: codes of x", codes_x, (rows, inputs), -8, 15).astype(np.float32)
+    left_scale = floats_of("w4a4: scale of x", scale_x, (rows, groups), form)
     fill = ((0, -rows % 4), (0, 0))
-    x = np.pad(np.asarray(codes_x, np.float32), fill)
-    y = _product(x, np.pad(np.asarray(scale_x, np.float32), fill), codes, scale, half)[:rows]
-    up = branch(state, "up", (len(codes), None))
-    return written(up_projection(biased(y, state, form), lora_act, up, form, architecture, strengths), form)
+    y = _product(np.pad(left, fill), np.pad(left_scale, fill), codes, scale, form == "float16")[:rows]
+    y = biased("w4a4: bias", y, state.get("bias"), form)
+    up = branch("w4a4: up", state.get("up"), (outputs, None), form)
+    return written(up_projection(y, lora_act, up, form, architecture, strengths), form)
 
 
 def linear(x: Any, state: State, form: str = "float16", architecture: str = ARCHITECTURE) -> Floats:
@@ -217,4 +213,4 @@ def linear(x: Any, state: State, form: str = "float16", architecture: str = ARCH
     state: codes int8 [N, K] -8..7; scale [N, K/64]; smooth [K]; and where there are any: down [r, K] (divided by
     smooth), up [N, r], bias [N], shift (0.171875 after GELU, whose effect the bias takes back).
     """
-    return gemm(*quantize(round_to(x, form), state, form, architecture), state, form, architecture=architecture)
+    return gemm(*quantize(x, state, form, architecture), state, form, architecture=architecture)

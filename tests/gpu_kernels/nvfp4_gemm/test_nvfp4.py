@@ -114,10 +114,14 @@ def test_small_activations_vanish():
     ("change", "message"),
     [
         ({"codes": np.zeros((3, 100), np.uint8)}, r"x must be \[M, 100\], got \(2, 128\)"),
-        ({"codes": np.full((3, 128), 16)}, r"codes must lie in 0\.\.15, got 16\.\.16"),
-        ({"scale": np.full((3, 8), 127)}, r"scale must lie in 0\.\.126, got 127\.\.127"),
-        ({"scale": np.ones((3, 2), np.uint8)}, r"scale must have shape \(3, 8\), got \(3, 2\)"),
-        ({"smooth": np.zeros(128)}, r"smooth must have shape \(128,\) and no 0"),
+        ({"codes": np.full((3, 128), 16)}, r"codes: must be within 0\.\.15, got 16"),
+        ({"scale": np.full((3, 8), 127)}, r"scale: must be within 0\.\.126, got 127"),
+        (
+            {"scale": np.ones((3, 2), np.uint8)},
+            r"scale: must be integers of shape \(3, 8\), got uint8",
+        ),
+        ({"smooth": np.zeros(128)}, r"smooth must not be 0, got 0 at input 0"),
+        ({"shift": np.float32(0.5)}, r"unknown tensor 'shift'"),
         ({"tensor_scale": np.ones(2)}, r"tensor_scale must be one or 3 numbers, got 2"),
         ({"bias": np.ones(2)}, r"bias: must have shape \(3,\), got \(2,\)"),
     ],

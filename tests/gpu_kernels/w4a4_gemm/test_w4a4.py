@@ -44,7 +44,7 @@ def test_sums_of_corner_values_are_exact(form, low, high):
     x = np.array([[a] * 64 for a in (low, high)] + [[low, high] * 32], np.int8)
     codes = np.array([[w] * 64 for w in (-8, 7)] + [[-8, 7] * 32, [7, -8] * 32], np.int8)
     ones = np.ones((4, 1), np.float32)
-    y = model.gemm(x, ones[:3], None, {"codes": codes, "scale": ones}, form)
+    y = model.gemm(x, ones[:3], None, {"codes": codes, "scale": ones, "smooth": np.ones(64)}, form)
     assert np.array_equal(y, round_to(x.astype(int) @ codes.astype(int).T, form))
 
 
@@ -149,18 +149,21 @@ def test_ranks_of_zeros_add_nothing():
 
 
 def test_what_is_written_in_float16_is_finite():
-    state = layer(14, 2, 64, 0, "float16") | {"scale": np.full((2, 1), 65504, np.float32), "bias": None}
+    state = layer(14, 2, 64, 0, "float16") | {"scale": np.full((2, 1), 32768, np.float32), "bias": None}
     state["codes"] = np.array([[7] * 64, [-7] * 64], np.int8)
     y = model.linear(np.full((1, 64), 1000.0), state | {"smooth": np.ones(64)}, "float16")
     assert y.tolist() == [[65504.0, -65504.0]]
-    assert np.isinf(model.linear(np.full((1, 64), 1e38), state | {"smooth": np.ones(64)}, "bfloat16")).all()
+    plain = {name: state[name] for name in ("codes", "scale")} | {"smooth": np.ones(64)}
+    assert np.isinf(model.linear(np.full((1, 64), 1e38), plain, "bfloat16")).all()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"codes": np.zeros((3, 100), np.int8)}, r"x must be \[M, 100\], got \(2, 128\)"),
-        ({"scale": np.ones((3, 1))}, r"scale must have shape \(3, 2\), got \(3, 1\)"),
+        ({"scale": np.ones((3, 1))}, r"scale: must have shape \(3, 2\), got \(3, 1\)"),
+        ({"codes": np.full((3, 128), 8)}, r"codes: must be within -8\.\.7, got 8"),
+        ({"up": np.full((3, 16), 0.1)}, r"up: must be float16 values, got 0\.1"),
         ({"smooth": np.arange(128.0)}, r"smooth must not be 0, got 0 at input 0"),
         ({"bias": np.ones(2)}, r"bias: must have shape \(3,\), got \(2,\)"),
         ({"down": np.ones((16, 64))}, r"down: must have shape \(None, 128\)"),
@@ -177,6 +180,12 @@ def test_other_refusals():
     with pytest.raises(ValueError, match="form: must be one of float16, bfloat16, got 'float32'"):
         model.linear(np.ones((2, 64)), state, "float32")
     with pytest.raises(ValueError, match=r"strengths: must be one for each 16 of 32 ranks, got shape \(1,\)"):
-        model.gemm(np.ones((2, 64)), np.ones((2, 1)), np.ones((2, 32)), state, "float16", [1.0])
+        model.gemm(np.ones((2, 64), int), np.ones((2, 1)), np.ones((2, 32)), state, "float16", [1.0])
     with pytest.raises(ValueError, match="inputs must be a multiple of 64, got 96"):
-        model.linear(np.ones((2, 96)), {"codes": np.ones((3, 96))})
+        model.linear(np.ones((2, 96)), layer(17, 3, 96, 16, "float16"))
+    with pytest.raises(ValueError, match=r"scale of x: must have shape \(2, 1\), got \(2, 2\)"):
+        model.gemm(np.ones((2, 64), int), np.ones((2, 2)), np.ones((2, 32)), state, "float16")
+    with pytest.raises(ValueError, match=r"codes of x: must be within -8\.\.15, got 16"):
+        model.gemm(np.full((2, 64), 16), np.ones((2, 1)), np.ones((2, 32)), state, "float16")
+    with pytest.raises(ValueError, match=r"unknown tensor 'lora_up'"):
+        model.linear(np.ones((2, 64)), state | {"lora_up": state["up"]})

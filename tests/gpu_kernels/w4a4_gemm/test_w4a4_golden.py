@@ -88,7 +88,8 @@ CASES = {
 
 def state_of(operands: dict[str, Any]) -> dict[str, Any]:
     names = ("codes", "scale", "smooth", "down", "up", "bias", "shift")
-    return {name: operands[name] for name in names if operands[name] is not None}
+    state = {name: operands[name] for name in names if operands[name] is not None}
+    return state | {"codes": np.asarray(operands["codes"], np.int8)}
 
 
 def by_twin(operands: dict[str, Any]) -> dict[str, Any]:
