@@ -94,7 +94,7 @@ def _write(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> 
 
     save_file(tensors, folder / TENSORS)
     config["sha256"] = _hash(folder / TENSORS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
     for name in (TENSORS, CONFIG):
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
