@@ -12,7 +12,7 @@ output     n/groups + log2(groups) + 1 float32 roundings, log2(groups) + 1 float
            upper half each time), t for each of them
 
 Rounding errors add up at random, not all one way: the largest error seen is 50 to 1000 times below this bound.
-`output_deviation` is what independent roundings give, and is met within a third on average.
+`output_deviation` is what independent roundings give, and is met within 10 % unless few tokens have all the weight.
 """
 
 from typing import Any

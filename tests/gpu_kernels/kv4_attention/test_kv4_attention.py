@@ -56,7 +56,7 @@ def test_sequences_of_their_own_lengths_and_grouped_heads():
     ("size", "tokens", "spread"), [(128, 600, 1.0), (128, 300, 3.0), (64, 300, 1.0), (32, 50, 1.0), (256, 300, 0.2)]
 )
 def test_float64_within_the_bound_and_as_near_as_independent_roundings(size, tokens, spread):
-    """1e-3 of the largest output, root mean square, more for larger scores; an additional rounding would show in the mean error."""
+    """1e-3 of the largest output, more for larger scores; an additional rounding would show in the mean error."""
     query, key, value, *caches = world(size + tokens, 1, 12, 1, tokens, size, spread)
     output = decode(query, key, value, *caches, np.array([tokens])).output[0]
     keys, values = (np.vstack([kv4.dequantize(*c)[0, 0], new[0]]) for c, new in zip(caches, (key, value), strict=True))
@@ -66,7 +66,7 @@ def test_float64_within_the_bound_and_as_near_as_independent_roundings(size, tok
         assert (error <= reference.output_bound(q, keys, values)).all()
         assert np.sqrt((error**2).mean()) < 1e-3 * max(1, spread) * np.abs(found).max()
         ratios.append((error**2).mean() / (reference.output_deviation(q, keys, values) ** 2).mean())
-    assert 0.8 < np.sqrt(np.mean(ratios)) < 1.25
+    assert 0.85 < np.sqrt(np.mean(ratios)) < (1.2 if spread <= 1 else 2)  # few errors matter where scores are peaked
 
 
 def test_exponential_near_the_true_one_and_that_of_the_twin():
