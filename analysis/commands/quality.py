@@ -1,6 +1,7 @@
 """`tilewright quality`: studies of what quantization does to answers and to layers."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +36,8 @@ def encoder(
     _ready(out, device)
     recipes = chosen(schemes, RECIPES)
     with _Bar("encoder") as bar:
-        rows = _said(bar, encoder_quality(recipes, kernels, device=device, progress=bar.update))
-    _put("MiniLM, quantized whole, against the dense one", rows, out, as_json, device)
+        rows = _said(bar, encoder_quality(recipes, kernels, device=device, progress=bar.update), Record(out, device))
+    _put("MiniLM, quantized whole, against the dense one", rows, out, as_json)
 
 
 @app.command()
@@ -57,8 +58,8 @@ def outliers(
 
     _ready(out, "cpu")
     with _Bar("outliers") as bar:
-        rows = _said(bar, outlier_quality(chosen(schemes, RECIPES), seeds, size))
-    _put("Relative error of the output, layers with planted outliers", rows, out, as_json, "cpu")
+        rows = _said(bar, outlier_quality(chosen(schemes, RECIPES), seeds, size), Record(out))
+    _put("Relative error of the output, layers with planted outliers", rows, out, as_json)
 
 
 @app.command()
@@ -84,7 +85,10 @@ def why(
     name = layer or study.LAYER
     options = {"rank": rank, "kind": "w4a4_nvfp4" if nvfp4 else "w4a4"}
     found = study.stages(*study.encoder_layer(name), **options)
-    _put(f"MiniLM, {name}, rank {rank}", study.table(found), out, as_json, "cpu")
+    record = Record(out)
+    for row in study.table(found):
+        record.add(row)
+    _put(f"MiniLM, {name}, rank {rank}", record.rows, out, as_json)
     if plot:
         kind = "NVFP4" if nvfp4 else "INT4"
         say(f"wrote {study.plot(found, f'MiniLM, {name}: W4A4 {kind}, rank {rank}', plot)}")
@@ -114,18 +118,15 @@ def blocks(
     from analysis.quality.recipes import chosen
 
     _ready(out, device)
-    recipes, rows = chosen(schemes, RECIPES), []
+    recipes, record = chosen(schemes, RECIPES), Record(out, device)
     for name in block or BUILDERS:
         with _Bar(name) as bar:
             built = build(name, tokens, device)
-            rows += _said(
-                bar,
-                block_quality(
-                    built, recipes, calls, progress=bar.update, grids=grids, iterations=iterations, rank=rank
-                ),
-                _LAYER,
+            found = block_quality(
+                built, recipes, calls, progress=bar.update, grids=grids, iterations=iterations, rank=rank
             )
-    _put(f"Relative errors of full-width blocks, {tokens} tokens", rows, out, as_json, device)
+            _said(bar, found, record, _LAYER)
+    _put(f"Relative errors of full-width blocks, {tokens} tokens", record.rows, out, as_json)
 
 
 _LAYER = "activation_error"  # rows that have it are of layers, and not announced
@@ -147,14 +148,30 @@ class _Bar(ProgressBar):
         self._bar.update(self._task, description=str(text)[:60])
 
 
-def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]], quiet: str = "") -> list[dict[str, Any]]:
-    """The rows, each announced when it comes; not those that have a column `quiet`."""
-    found = []
+@dataclass
+class Record:
+    """The rows so far, in `out` too (if any) as soon as they come: an interrupted study keeps what it has."""
+
+    out: Path | None
+    device: str = "cpu"
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more row."""
+        from analysis.quality.records import made, write_rows
+
+        self.rows.append(dict(row))
+        if self.out:
+            write_rows(self.out, self.rows, made(_command(), self.device))
+
+
+def _said(bar: _Bar, rows: Iterable[Mapping[str, Any]], record: Record, quiet: str = "") -> list[dict[str, Any]]:
+    """The rows, each recorded and announced when it comes; not announced if they have a column `quiet`."""
     for row in rows:
         if quiet not in row:
             bar.say("  ".join(f"{name} {_shown(value)}" for name, value in row.items()))
-        found.append(dict(row))
-    return found
+        record.add(row)
+    return record.rows
 
 
 def _ready(out: Path | None, device: str) -> None:
@@ -176,11 +193,8 @@ def check_device(device: str) -> None:
         raise ValueError(f"--device: torch must have it, got {device!r}: {str(error).splitlines()[0]}") from None
 
 
-def _put(title: str, rows: list[dict[str, Any]], out: Path | None, as_json: bool, device: str) -> None:
-    from analysis.quality.records import made, write_rows
-
+def _put(title: str, rows: list[dict[str, Any]], out: Path | None, as_json: bool) -> None:
     if out:
-        write_rows(out, rows, made(_command(), device))
         say(f"wrote {out}")
     if as_json:
         put_json({"rows": rows})

@@ -11,10 +11,15 @@ torch = pytest.importorskip("torch")
 @pytest.fixture(scope="module")
 def planted():
     """Mean errors by recipe over two layers with planted outliers."""
+    from dataclasses import replace
+
     from analysis.quality.outliers import RECIPES as names
     from analysis.quality.outliers import outlier_quality
+    from analysis.quality.recipes import adapted
 
-    return {row["recipe"]: row for row in outlier_quality({name: RECIPES[name] for name in names}, 2, 128)}
+    found = {name: RECIPES[name] for name in names}
+    coarse = {name: replace(one, options={**one.options, **adapted(one, grids=8)}) for name, one in found.items()}
+    return {row["recipe"]: row for row in outlier_quality(coarse, 2, 192)}
 
 
 def test_the_order_of_quality_on_planted_outliers(planted):
