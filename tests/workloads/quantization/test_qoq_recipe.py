@@ -115,6 +115,15 @@ def test_search_of_queries_and_keys_looks_at_the_block() -> None:
     assert errors[1] < errors[0]
 
 
+def test_the_recipe_cuts_queries_and_keys_by_the_block() -> None:
+    decoder = small_decoder().float()
+    options = {**OFF, "clipping": True, "kind": "w4a8_channel", "clipping_points": 8}
+    report = {one.name: one.details["clip"] for one in quantize(decoder, "qoq", run, LAYERS, **options).report}
+    expected = search_attention(llama_of(decoder), run, "w4a8_channel", torch.float16, 8, 1024)
+    for name, ratio in expected.items():
+        assert report[name] == pytest.approx(float(ratio.mean()))
+
+
 def test_all_steps_off_is_rounding_to_nearest() -> None:
     decoder = small_decoder().float()
     plain = quantize(decoder, "rtn", run, LAYERS, kind="w4a8_channel").model
