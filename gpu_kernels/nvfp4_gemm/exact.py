@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from accel.tensor_core.exact import scaled_dot
 from gpu_kernels.exact_rounding import Exact, exact, flush, to_float32, to_form
 from gpu_kernels.w4a4_gemm.exact import Row, down, epilogue, quotients
 
@@ -48,14 +49,10 @@ def quantize_group(values: Sequence[Any]) -> tuple[list[int], int]:
 
 
 def accumulated(x: Any, x_scales: Any, weights: Any, scales: Any) -> Exact:
-    """One sum over K: 64 inputs at a time, exact, then rounded into a float32."""
-    total: Exact = Fraction(0)
-    for first in range(0, len(x), 64):
-        for k in range(first, first + 64):
-            scale = E4M3[int(x_scales[k // 16])] * E4M3[int(scales[k // 16])]
-            total += e2m1_value(int(x[k])) * e2m1_value(int(weights[k])) * scale
-        total = to_float32(total)
-    return total
+    """One sum over K, as Blackwell's tensor cores are said to add it."""
+    values = [[e2m1_value(int(code)) for code in codes] for codes in (x, weights)]
+    factors = [[E4M3[int(code)] for code in codes] for codes in (x_scales, scales)]
+    return scaled_dot(values[0], factors[0], values[1], factors[1])
 
 
 def quantize(x: Any, state: Mapping[str, Any], form: str, architecture: str) -> tuple[list[Any], list[Any], list[Row]]:

@@ -1,8 +1,8 @@
 """SVDQuant's W4A4 layer in NVFP4: fused quantize + down-projection, block-scaled GEMM + up-projection.
 
 Source: Nunchaku v1.1, gemm_w4a4.cuh (its FP4 half) and gemm_utils.cuh. The README of this folder has the order of all
-roundings and what is assumed: how Blackwell's tensor cores add is not known to us. 16-bit numbers are float32 arrays
-on the grid of `form`.
+roundings and what is assumed: how Blackwell's tensor cores add is published, not run by us. 16-bit numbers are float32
+arrays on the grid of `form`.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import Floats, bits64, check_form, float_of64, flush, round_to, to_bfloat16, to_float16
+from accel.arithmetic import Floats, check_form, flush, round_to, to_bfloat16, to_float16
 from accel.formats import number
+from accel.tensor_core import block_scaled
+from accel.tensor_core.block_scaled import GROUP, STEP
 from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
 from gpu_kernels.w8a8_gemm.operands import State, check_names, codes_of, floats_of
 
 REQUIRED, OPTIONAL = ("codes", "scale", "tensor_scale", "smooth"), ("down", "up", "bias")
-GROUP = 16  # inputs that share a scale
-STEP = 64  # inputs that one mma.sync.m16n8k64 adds
 ARCHITECTURE = "sm_120"  # whose 16-bit tensor cores the low-rank branch runs on: Nunchaku's FP4 needs Blackwell
 Codes = NDArray[np.uint8]
 _E2M1, _E4M3 = number("e2m1"), number("e4m3")
@@ -68,50 +68,6 @@ def _quantize(x, smooth, half):  # type: ignore[no-untyped-def]
             part = slice(g * GROUP, (g + 1) * GROUP)
             scales[m, g] = _quantize_group(x[m, part], smooth[part], half, codes[m, part])
     return codes, scales
-
-
-@njit(cache=True)
-def _sum(a, b):  # type: ignore[no-untyped-def]
-    """A float32 plus a float64, rounded once to float32: the float64 sum is rounded to odd."""
-    p = np.float64(a)
-    s = p + b
-    back = s - p
-    rest = (p - (s - back)) + (b - back)  # exact: s + rest = a + b
-    bits = bits64(s)
-    step = np.int64(1) if (rest > 0) == (s > 0) else np.int64(-1)
-    inexact = (rest != 0) & ((bits & 1) == 0) & np.isfinite(s)
-    return np.float32(float_of64(bits + (step if inexact else np.int64(0))))
-
-
-@njit(cache=True, parallel=True)
-def _add(total, step):  # type: ignore[no-untyped-def]
-    for i in prange(len(total)):
-        for j in range(total.shape[1]):
-            total[i, j] = _sum(total[i, j], step[i, j])
-
-
-@njit(cache=True, parallel=True)
-def _scaled(codes, scale, numbers, scale_numbers):  # type: ignore[no-untyped-def]
-    """E2M1 times E4M3, float32 [rows, K]: at most 6 bits, exact."""
-    rows, inputs = codes.shape
-    found = np.empty((rows, inputs), np.float32)
-    for i in prange(rows):
-        for group in range(inputs // GROUP):
-            factor = scale_numbers[scale[i, group]]
-            for k in range(group * GROUP, (group + 1) * GROUP):
-                found[i, k] = numbers[codes[i, k]] * factor
-    return found
-
-
-def _product(codes_x: Codes, scale_x: Codes, codes: Codes, scale: Codes) -> Floats:
-    """float32 [M, N]: steps of 64 inputs upwards, the sum of each exact (multiples of 2^-20 below 2^29, in float64)."""
-    x = _scaled(codes_x, scale_x, _E2M1.values, _E4M3.values)
-    weights = _scaled(codes, scale, _E2M1.values, _E4M3.values)
-    total = np.zeros((len(x), len(weights)), np.float32)
-    for first in range(0, x.shape[1], STEP):
-        step = slice(first, first + STEP)
-        _add(total, x[:, step].astype(np.float64) @ weights[:, step].astype(np.float64).T)
-    return total
 
 
 def _codes(where: str, given: Any, shape: tuple[int, int], largest: int) -> Codes:
@@ -167,7 +123,7 @@ def gemm(
     codes = _codes("codes", state["codes"], (outputs, inputs), 15)
     scale = _codes("scale", state["scale"], (outputs, inputs // GROUP), 126)
     left = _codes("codes of x", codes_x, (len(codes_x), inputs), 15)
-    total = _product(left, _codes("scale of x", scale_x, (len(left), inputs // GROUP), 126), codes, scale)
+    total = block_scaled.matmul(left, _codes("scale of x", scale_x, (len(left), inputs // GROUP), 126), codes, scale)
     tensor_scale = np.asarray(state["tensor_scale"], np.float32)
     if tensor_scale.size not in (1, outputs):
         raise ValueError(f"w4a4_nvfp4: tensor_scale must be one or {outputs} numbers, got {tensor_scale.size}")

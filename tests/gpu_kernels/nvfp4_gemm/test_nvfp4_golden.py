@@ -66,6 +66,15 @@ def cancelling_inside(seed: int) -> dict[str, Any]:
     return case(seed, "float16", scale=scale, tensor_scale=np.ones(1), bias=None, **operands, **ONES)
 
 
+def cut(seed: int) -> dict[str, Any]:
+    """A large step, one of 1 3/4 units in its last place, and the large one taken back: cut, 1 unit is left, not 2."""
+    large, small = np.full((2, 64), 2688.0), np.array([[12.0, 2.0, *[0.0] * 62]] * 2)
+    codes = np.concatenate([np.full((3, 128), 2), np.full((3, 64), 10)], axis=1)  # 1 and -1
+    scale = np.concatenate([np.full((3, 4), 126), np.full((3, 4), 0x38), np.full((3, 4), 126)], axis=1)  # 448 and 1
+    ones = {"smooth": np.ones(192), "tensor_scale": np.ones(1), "bias": None}
+    return case(seed, "float16", 192, x=np.concatenate([large, small, large], axis=1), codes=codes, scale=scale, **ones)
+
+
 ONES = {"smooth": np.ones(64)}
 LARGEST = {"codes": np.full((3, 64), 7), "scale": np.full((3, 4), 126)}
 TIES = np.array([[6, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5, -0.25, -0.75, -1.25, -1.75, -2.5, -3.5, -5, 0] * 4] * 2)
@@ -91,6 +100,7 @@ CASES = {
     "all_bits_float16": all_bits(19, "float16"),
     "all_bits_bfloat16": all_bits(20, "bfloat16", 2),
     "large_steps_cancel": cancelling(22),
+    "a_step_is_cut": cut(24),
     "a_step_cancels": cancelling_inside(23),
     "hopper": case(21, "bfloat16", rank=16, x=spread(4, (2, 64), "bfloat16", -6, 4), architecture="sm_90"),
 }
