@@ -196,6 +196,7 @@ def _put_layer(model: Any, name: str, row: Mapping[str, Any], tensors: dict[str,
 def _put_rest(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
     from workloads.quantization.layers import quantized_layers
 
+    _untie(model, tensors)
     own = tuple(f"{name}." for name in quantized_layers(model))
     meta = any(tensor.is_meta for tensor in model.state_dict().values())
     missing, foreign = model.load_state_dict(tensors, strict=False, assign=meta)
@@ -204,3 +205,18 @@ def _put_rest(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
         raise ValueError(f"{folder / TENSORS}: lacks {name}{nearest(name, tensors)}")
     for name in foreign[:1]:
         raise ValueError(f"{folder / TENSORS}: the model has no {name}{nearest(name, model.state_dict())}")
+
+
+def _untie(model: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Parameters of their own for names that share one in the model, but not in the file (a head that was rotated)."""
+    import torch
+
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        other = first.setdefault(id(parameter), name)
+        if {name, other} <= set(tensors) and not torch.equal(tensors[name], tensors[other]):
+            parent, _, last = name.rpartition(".")
+            own = torch.nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            setattr(model.get_submodule(parent), last, own)
+            if hasattr(model, "config"):
+                model.config.tie_word_embeddings = False
