@@ -13,9 +13,11 @@ from accel.formats import groups, progressive  # noqa: E402
 from tests.workloads.quantization.llamas import logits, run, small_decoder, small_llama, tokens  # noqa: E402
 from workloads.quantization.gptq import hessian_of  # noqa: E402
 from workloads.quantization.methods import Group, method_named  # noqa: E402
+from workloads.quantization.qoq.cache import quantize_cache  # noqa: E402
 from workloads.quantization.qoq.clipping import clipped, clipped_grid, ratios, search, search_attention  # noqa: E402
 from workloads.quantization.qoq.llama import llama_of  # noqa: E402
 from workloads.quantization.quantize import quantize  # noqa: E402
+from workloads.quantization.saving import load_quantized, save_quantized  # noqa: E402
 
 OFF = dict.fromkeys(("rotation", "smooth_attention", "output_smoothing", "reorder", "clipping", "gptq"), False)
 OFF = {**OFF, "kv_bits": 16}
@@ -157,6 +159,17 @@ def test_the_whole_recipe_beats_rounding(kind: str) -> None:
         errors.append(float((logits(found) - exact).norm() / exact.norm()))
     assert errors[1] < 0.8 * errors[0]
     assert torch.equal(logits(llama), exact)  # the model given stays as it is
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_saved_model_gives_the_same(tied: bool, tmp_path: Any) -> None:
+    """Norms and embedding changed too; a head that shared the embedding's weights has its own now."""
+    sizes: dict[str, Any] = {"tied": tied, "hidden": 128, "intermediate": 128, "head_dim": 32}
+    found = quantize(small_llama(**sizes).float(), "qoq", run, LAYERS, gptq=False, clipping_points=2)
+    save_quantized(found.model, tmp_path / "model", found.method)
+    loaded = load_quantized(tmp_path / "model", small_llama(**sizes).float())
+    quantize_cache(loaded, 4)
+    assert torch.equal(logits(loaded), logits(found.model))
 
 
 def test_a_model_of_another_type_is_refused() -> None:
