@@ -155,7 +155,8 @@ def decoder_quality(
     At the end come the pairs of ORDER whose rows were both run.
     """
     setup = setup or Setup()
-    calibration, scored = setup.cut(text)
+    device = next(decoder.parameters()).device
+    calibration, scored = (windows.to(device) for windows in setup.cut(text))
     progress(DENSE)
     known = {DENSE: window_bits(decoder, scored)}
     yield {"part": "dense", "name": DENSE, **_scores(known, DENSE, DENSE, setup.seed)}
