@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,33 @@ def encoder(
     with _Bar("encoder") as bar:
         rows = _said(bar, encoder_quality(recipes, kernels, device=device, progress=bar.update), Record(out, device))
     _put("MiniLM, quantized whole, against the dense one", rows, out, as_json)
+
+
+@app.command()
+@guarded
+def decoder(
+    rows: Annotated[list[str] | None, typer.Option(help="Rows or parts of the study, patterns; repeat.")] = None,
+    windows: Annotated[int, typer.Option(min=2, help="Pieces of the held-out text that are scored.")] = 24,
+    device: Device = "cpu",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Bits per byte of the shipped decoder under QoQ, step by step, and under what it is compared with.
+
+    tilewright quality decoder --rows baseline --rows "QoQ*"
+
+    Calibrated on the first half of the held-out text, scored on the second; intervals by paired bootstrap over pieces.
+    """
+    from analysis.quality.decoder import Setup, chosen_rows, decoder_quality
+    from workloads.decoder import heldout_text, load_decoder
+
+    _ready(out, device)
+    chosen, record = chosen_rows(rows), Record(out, device)
+    with _Bar("decoder") as bar:
+        model, done = load_decoder().to(device), len(chosen)
+        found = decoder_quality(model, heldout_text(), Setup(windows), chosen, lambda name: bar.update(0, done, name))
+        _said(bar, found, record)
+    _put("The decoder's bits per byte", record.rows, out, as_json)
 
 
 @app.command()
@@ -199,10 +227,24 @@ def _put(title: str, rows: list[dict[str, Any]], out: Path | None, as_json: bool
     if as_json:
         put_json({"rows": rows})
     elif rows:
-        columns = list({key: None for row in rows for key in row})
-        put_table(title, columns, [[_shown(row.get(key)) for key in columns] for row in rows])
+        shown = [_intervals(row) for row in rows]
+        columns = list({key: None for row in shown for key in row})
+        put_table(title, columns, [[row.get(key, "") for key in columns] for row in shown])
     else:
         put_text("no rows")
+
+
+def _intervals(row: Mapping[str, Any]) -> dict[str, str]:
+    """The cells of a row; `x_low` and `x_high` become one."""
+    found = {}
+    for key, value in row.items():
+        base = key.removesuffix("_low")
+        if base != key and f"{base}_high" in row:
+            both = _shown(value), _shown(row[f"{base}_high"])
+            found[f"{base.partition('_')[0]} 95 %"] = " to ".join(both) if all(both) else ""
+        elif not (key.endswith("_high") and f"{key.removesuffix('_high')}_low" in row):
+            found[key] = _shown(value)
+    return found
 
 
 def _command() -> str:
@@ -213,4 +255,6 @@ def _command() -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    if isinstance(value, float):
+        return "" if isnan(value) else f"{value:.4g}"
+    return "" if value is None else str(value)

@@ -144,3 +144,21 @@ def test_records_say_how_they_were_made(tmp_path):
     write_rows(file, [{"a": 1, "b": 0.123456789}, {"a": 2, "c": None}], {"command": "tilewright x, y"})
     assert file.read_text("utf-8").startswith("# command: tilewright x, y\na,b,c\n")
     assert read_rows(file) == [{"a": "1", "b": "0.123457", "c": ""}, {"a": "2", "b": "", "c": ""}]
+
+
+def test_intervals_share_a_column():
+    from analysis.commands.quality import _intervals
+
+    row = {"recipe": "a", "rank": 0.98, "rank_low": 0.97, "rank_high": 0.99, "b_high": 3.0, "step": float("nan")}
+    assert _intervals(row) == {"recipe": "a", "rank": "0.98", "rank 95 %": "0.97 to 0.99", "b_high": "3", "step": ""}
+
+
+def test_a_study_is_recorded_row_by_row(tmp_path):
+    from analysis.commands.quality import Record
+    from analysis.quality.records import read_rows
+
+    record = Record(tmp_path / "a.csv")
+    record.add({"a": 1})
+    assert read_rows(tmp_path / "a.csv") == [{"a": "1"}]
+    record.add({"a": 2})
+    assert read_rows(tmp_path / "a.csv") == [{"a": "1"}, {"a": "2"}]
