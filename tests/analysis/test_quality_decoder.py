@@ -1,6 +1,7 @@
 """The study of QoQ on a decoder: rows, what they are measured against, kernels, order of plain schemes."""
 
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from analysis.quality.decoder import OFF, Setup, all_rows, chosen_rows, decoder_quality, window_bits  # noqa: E402
+from analysis.quality.records import FOLDER, read_rows  # noqa: E402
 from workloads.decoder import DecoderShape, bits_per_byte, build_decoder, heldout_text, load_decoder  # noqa: E402
 
 
@@ -83,3 +85,15 @@ def test_rows_of_a_small_decoder() -> None:
     assert order["against"] == "naive W4A8"
     assert order["step"] == pytest.approx(apart)
     assert order["step_low"] <= order["step"] <= order["step_high"]
+
+
+def test_the_page_shows_the_recorded_rows() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "qoq.md").read_text(encoding="utf-8")
+    recorded = read_rows(FOLDER / "decoder.csv")
+    assert {row["name"] for row in recorded} == {"16-bit", *(row.name for row in all_rows())}
+    for row in recorded:
+        cells = [row["name"], f"{float(row['bits_per_byte']):.4f}"]
+        if row["against"]:
+            ends = f"({float(row['step_low']):+.4f} to {float(row['step_high']):+.4f})"
+            cells.append(f"{float(row['step']):+.4f} {ends} {row['effect']}")
+        assert any(all(cell in line for cell in cells) for line in page.splitlines()), cells
