@@ -173,9 +173,9 @@ def layers_for(
     from workloads.quantization.linears import linear_layers
 
     left: dict[str, str] = {}
-    patterns = skip if skip is not None else [*SKIPPED]
-    if skip:
-        linear_layers(model, skip)
+    patterns = [*SKIPPED] if skip is None else [pattern for pattern in skip if pattern]
+    if skip and patterns:
+        linear_layers(model, patterns)
     found = linear_layers(model, layers or None)
     for name, layer in found.items():
         if any(fnmatch(name, pattern) for pattern in patterns):

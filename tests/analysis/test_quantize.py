@@ -71,6 +71,19 @@ def test_the_table_sums_the_bytes(tmp_path: Path) -> None:
     assert not [one for one in tmp_path.iterdir() if one.name != "nf4"]
 
 
+def test_heads_stay_unless_nothing_is_skipped() -> None:
+    from analysis.quality.models import layers_for
+    from analysis.quality.recipes import RECIPES
+
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(64, 64) for name in ("one", "two", "lm_head")})
+    method = RECIPES["nf4"].build()
+    assert layers_for(model, method, None, None)[0] == ["one", "two"]
+    assert layers_for(model, method, None, [""])[0] == ["one", "two", "lm_head"]
+    assert layers_for(model, method, ["one", "two"], ["t*"]) == (["one"], {"two": "--skip"})
+    with pytest.raises(ValueError, match="no linear layer is called 'tw'; nearest: two"):
+        layers_for(model, method, None, ["tw"])
+
+
 def test_interrupted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workloads.quantization import quantize as core
 
