@@ -110,7 +110,9 @@ def _new_dot(q, k, parts):  # type: ignore[no-untyped-def]
 @njit(cache=True, error_model="numpy")
 def _softmax(scores):  # type: ignore[no-untyped-def]
     """Scores float32 [n] to probabilities on the float16 grid, in place."""
-    top, threads = scores.max(), np.zeros(THREADS, np.float32)
+    top, threads = scores[0], np.zeros(THREADS, np.float32)
+    for i in range(1, len(scores)):
+        top = max(top, scores[i])
     for i in range(len(scores)):
         scores[i] = exponential(np.float32(scores[i] - top))
         threads[i % THREADS] += scores[i]
@@ -141,39 +143,35 @@ def _weigh(p, v, groups):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _attend(query, key, value, key_cache, value_cache, tokens, factor, output):  # type: ignore[no-untyped-def]
-    """The query heads [n, D] of one kv head; key, value [D]; caches (codes [T, D], scale [T], zero [T])."""
-    (heads, size), count = query.shape, len(tokens)
+def _attend(n, queries, key, value, key_cache, value_cache, tokens, count, factor, outputs):  # type: ignore[no-untyped-def]
+    """Kv head n of all; shapes as in `_decode`."""
+    query, output, (heads, size) = queries[n], outputs[n], queries.shape[1:]
     scores, parts = np.empty((heads, count + 1), np.float32), np.empty(size, np.float32)
     vector, groups = np.empty(size, np.float32), np.zeros((heads, THREADS * PIECE // size, size), np.float32)
     for i in range(count):
-        t = tokens[i]
-        _dequantize(key_cache[0][t], key_cache[1][t], key_cache[2][t], vector)
+        t = tokens[n, i]
+        _dequantize(key_cache[0][n, t], key_cache[1][n, t], key_cache[2][n, t], vector)
         for h in range(heads):
             scores[h, i] = _cached_dot(query[h], vector, parts) * factor
     for h in range(heads):
-        scores[h, count] = _new_dot(query[h], key, parts) * factor
+        scores[h, count] = _new_dot(query[h], key[n], parts) * factor
         _softmax(scores[h])
     for i in range(count):
-        t = tokens[i]
-        _dequantize(value_cache[0][t], value_cache[1][t], value_cache[2][t], vector)
+        t = tokens[n, i]
+        _dequantize(value_cache[0][n, t], value_cache[1][n, t], value_cache[2][n, t], vector)
         for h in range(heads):
             _weigh(scores[h, i], vector, groups[h, i % groups.shape[1]])
     for h in range(heads):
-        _weigh(scores[h, count], value, groups[h, count % groups.shape[1]])
+        _weigh(scores[h, count], value[n], groups[h, count % groups.shape[1]])
         _reduced(groups[h], output[h])
 
 
 @njit(cache=True, parallel=True)
-def _decode(query, key, value, key_cache, value_cache, tokens, counts, factor):  # type: ignore[no-untyped-def]
-    """All kv heads, the batch and the heads as one axis: query [n, heads each, D], key, value [n, D], tokens [n, T]."""
-    output = np.empty(query.shape, np.float32)
+def _decode(query, key, value, key_cache, value_cache, tokens, counts, factor, output):  # type: ignore[no-untyped-def]
+    """Fill output [n, query heads each, D] for n kv heads of all sequences: query as output, key, value [n, D],
+    caches (codes [n, T, D], scale [n, T], zero [n, T]), tokens [n, T]."""
     for n in prange(len(query)):
-        own = tokens[n, : counts[n]]
-        k = key_cache[0][n], key_cache[1][n], key_cache[2][n]
-        v = value_cache[0][n], value_cache[1][n], value_cache[2][n]
-        _attend(query[n], key[n], value[n], k, v, own, factor, output[n])
-    return output
+        _attend(n, query, key, value, key_cache, value_cache, tokens, counts[n], factor, output)
 
 
 @njit(cache=True)
@@ -238,5 +236,6 @@ def decode(
         q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
     one = batch * heads
     flat = q.reshape(one, -1, size), k.reshape(one, size), v.reshape(one, size)
-    output = _decode(*flat, tuple(caches[0]), tuple(caches[1]), tokens, counts, factor(size))
-    return Step(output.reshape(q.shape), quantize(k), quantize(v))
+    output = np.empty_like(q)
+    _decode(*flat, tuple(caches[0]), tuple(caches[1]), tokens, counts, factor(size), output.reshape(one, -1, size))
+    return Step(output, quantize(k), quantize(v))
