@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from accel.arithmetic import fma
 from dataflow.spatten.modules import accumulators, decision, prob_value, query_key, softmax
 from dataflow.spatten.modules.fixed_point import Fixed
-from dataflow.spatten.modules.softmax import EXP_RELATIVE_ERROR, TAYLOR, exponential, fma, polynomial
+from dataflow.spatten.modules.softmax import EXP_RELATIVE_ERROR, TAYLOR, exponential, polynomial
 
 # Q x K and prob x V
 

@@ -5,7 +5,8 @@
 The exponential is 2^n x P(r) with n = rint(x log2 e), r = x - n ln 2 in two FMAs (ln 2 in two parts), and P the
 5th-order Taylor polynomial in Horner form, five FMAs. `factor` folds both scales and 1/sqrt(D). Each cycle the
 exponentials of all lanes are added in a tree and the tree's sum to one accumulator. Every operation rounds to nearest
-even; results below 2^-126 are 0. A word is rint(p x 2^prob_bits), at most all ones: one dominant key gets 4095/4096.
+even; with n < -126 the exponential is 0. A word is rint(p x 2^prob_bits), at most all ones: one dominant key gets
+4095/4096.
 
 The paper does not mention the subtraction of the maximum. Without it float32 overflows from x = 88.7 on; with it an
 integer maximum and a row of scores in front of the pipeline are needed, which the FIFO of 128 x 8 scores (Table I) is:
@@ -13,13 +14,12 @@ the row is stored and forwarded, as between all stages (docs/decisions/0003). So
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
+from accel.arithmetic import fma
 from dataflow.spatten.modules.fixed_point import Ints
 
 Float32s = NDArray[np.float32]
@@ -30,16 +30,6 @@ ORDER = 5  # of the polynomial (section IV-D)
 TAYLOR = np.array([1 / math.factorial(i) for i in range(ORDER + 1)], np.float32)
 SMALLEST = -126  # exponent of the smallest normal float32
 EXP_RELATIVE_ERROR = 3.4e-6  # of the polynomial with its rounding, over |r| <= ln(2) / 2: found by trying every float32
-
-
-@intrinsic
-def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a x b + c in float32 with one rounding: LLVM's fma, which is exact with and without an instruction for it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
 
 
 @njit(cache=True)
