@@ -143,10 +143,13 @@ def check_form(form: str) -> None:
 def round_to(x: Any, form: str) -> Floats:
     """float32 array of the same shape on the grid of `form`; float32 and float64 input is rounded once.
 
-    Raises ValueError for another form.
+    Raises ValueError for another form, and for what is not a real number.
     """
     check_form(form)
-    values = np.ascontiguousarray(x, np.float64)
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub":
+        raise ValueError(f"round_to: must get real numbers, got {given.dtype}")
+    values = np.ascontiguousarray(given, np.float64)
     each = _each_float16 if form == "float16" else _each_bfloat16
-    found: Floats = each(values.ravel()).reshape(np.shape(x))
+    found: Floats = each(values.ravel()).reshape(given.shape)
     return found

@@ -23,6 +23,7 @@ Floats = NDArray[np.float32]
 GROUP, STEP = 16, 64
 FRACTION_BITS = 35
 _STRIP = 256
+_LARGEST_SCALE = 0x7E  # the E4M3 code of 448; NaN and negative numbers are above
 
 
 @njit(cache=True)
@@ -84,7 +85,7 @@ def _exponents(scale: Floats) -> NDArray[np.int32]:
 def matmul(codes_a: Any, scale_a: Any, codes_b: Any, scale_b: Any) -> Floats:
     """a b^T, float32 [M, N]: E2M1 codes [M, K] and [N, K], E4M3 scale codes [M, K/16] and [N, K/16] without sign.
 
-    Raises ValueError where K is no multiple of 64 or shapes do not fit.
+    Raises ValueError where K is no multiple of 64, shapes do not fit, or a scale has a sign or is NaN.
     """
     values, scales = number("e2m1"), number("e4m3")
     a, b = values.decode(codes_a), values.decode(codes_b)
@@ -96,6 +97,9 @@ def matmul(codes_a: Any, scale_a: Any, codes_b: Any, scale_b: Any) -> Floats:
     for name, scale, codes in (("a", left, a), ("b", right, b)):
         if scale.shape != (len(codes), codes.shape[1] // GROUP):
             raise ValueError(f"matmul: scales of {name} must be [{len(codes)}, K/{GROUP}], got {scale.shape}")
+    for name, given in (("a", np.asarray(scale_a)), ("b", np.asarray(scale_b))):
+        if given.size and given.max() > _LARGEST_SCALE:
+            raise ValueError(f"matmul: scales of {name} must be codes 0..{_LARGEST_SCALE}, got {given.max()}")
     turned, scale_t = np.ascontiguousarray(b.T), np.ascontiguousarray(right.T)
     found: Floats = _matmul(a, left, _exponents(left), turned, scale_t, _exponents(scale_t))
     return found

@@ -34,6 +34,16 @@ class Tokens(NamedTuple):
     sums: Floats  # [M], on the 16-bit grid; infinite where they leave it
 
 
+def check_tokens(kind: str, tokens: Tokens, inputs: int) -> None:
+    """ValueError unless these are quantized activations of that many inputs."""
+    codes, scale, sums = (np.asarray(part) for part in tokens)
+    if codes.dtype != np.int8 or codes.ndim != 2 or codes.shape[1] != inputs:
+        raise ValueError(f"{kind}: codes of x must be int8 [M, {inputs}], got {codes.dtype} {codes.shape}")
+    for name, part in (("scale", scale), ("sums", sums)):
+        if part.dtype != np.float32 or part.shape != (len(codes),):
+            raise ValueError(f"{kind}: {name} of x must be float32 [{len(codes)}], got {part.dtype} {part.shape}")
+
+
 @njit(cache=True)
 def to_form(x, wide):  # type: ignore[no-untyped-def]
     """A float32 rounded to bfloat16 if `wide`, else to float16."""

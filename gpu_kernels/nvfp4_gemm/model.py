@@ -15,8 +15,8 @@ from accel.arithmetic import Floats, check_form, flush, round_to, to_bfloat16, t
 from accel.formats import number
 from accel.tensor_core import block_scaled
 from accel.tensor_core.block_scaled import GROUP, STEP
-from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
-from gpu_kernels.w8a8_gemm.operands import State, check_names, codes_of, floats_of
+from gpu_kernels.operands import State, activations_of, check_names, codes_of, floats_of, matrix_shape
+from gpu_kernels.w4a4_gemm.low_rank import biased, branch, check_pair, down_projection, up_projection, written
 
 REQUIRED, OPTIONAL = ("codes", "scale", "tensor_scale", "smooth"), ("down", "up", "bias")
 ARCHITECTURE = "sm_120"  # whose 16-bit tensor cores the low-rank branch runs on: Nunchaku's FP4 needs Blackwell
@@ -76,26 +76,36 @@ def _codes(where: str, given: Any, shape: tuple[int, int], largest: int) -> Code
     return found
 
 
-def _inputs(x: Any, state: State) -> int:
-    """K; ValueError where the names of the state, x, or the step of 64 do not fit."""
+def _shape(state: State) -> tuple[int, int]:
+    """(N, K); ValueError where the names of the state, the step of 64 or the branch do not fit."""
     check_names("w4a4_nvfp4", state, REQUIRED, OPTIONAL)
-    inputs = int(np.shape(state["codes"])[1])
-    if np.ndim(x) != 2 or np.shape(x)[1] != inputs:
-        raise ValueError(f"w4a4_nvfp4: x must be [M, {inputs}], got {np.shape(x)}")
+    outputs, inputs = matrix_shape("w4a4_nvfp4: codes", state["codes"])
     if inputs % STEP:
         raise ValueError(f"w4a4_nvfp4: inputs must be a multiple of {STEP}, got {inputs}")
-    return inputs
+    check_pair("w4a4_nvfp4", state)
+    return outputs, inputs
+
+
+def _tensor_scale(given: Any, outputs: int) -> Floats:
+    """float32 [1] or [outputs], finite; else ValueError."""
+    scale = np.asarray(given)
+    if scale.shape not in ((), (1,), (outputs,)):
+        raise ValueError(f"w4a4_nvfp4: tensor_scale must be one or {outputs} numbers, got shape {scale.shape}")
+    if scale.dtype.kind not in "fiu" or not np.isfinite(scale.astype(np.float32)).all():
+        raise ValueError(f"w4a4_nvfp4: tensor_scale must be finite, got {given}")
+    return scale.astype(np.float32).reshape(-1)
 
 
 def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) -> tuple[Codes, Codes, Floats]:
     """The first kernel: E2M1 codes uint8 [M, K], E4M3 scale codes uint8 [M, K/16], and lora_act float32 [M, r].
 
     x [M, K]: the raw input of the layer, rounded to `form`. The down-projection reads it as it is; the codes are of
-    x / smooth. Raises ValueError for another form, operands that do not fit, and a zero in smooth.
+    x / smooth. Raises ValueError for another form, operands that do not fit or are not finite, and a zero in smooth.
     """
     check_form(form)
-    inputs = _inputs(x, state)
-    values, smooth = round_to(x, form), floats_of("w4a4_nvfp4: smooth", state["smooth"], (inputs,), form)
+    inputs = _shape(state)[1]
+    values = activations_of("w4a4_nvfp4", x, inputs, form)
+    smooth = floats_of("w4a4_nvfp4: smooth", state["smooth"], (inputs,), form)
     if not smooth.all():
         raise ValueError(f"w4a4_nvfp4: smooth must not be 0, got 0 at input {int(np.argmin(smooth != 0))}")
     codes, scales = _quantize(values, smooth, form == "float16")
@@ -119,15 +129,14 @@ def gemm(
     Raises ValueError for operands that do not fit; codes are 0..15, their scales 0..126 (E4M3 without sign and NaN).
     """
     check_form(form)
-    inputs, outputs = _inputs(codes_x, state), len(state["codes"])
+    outputs, inputs = _shape(state)
+    rows = matrix_shape("w4a4_nvfp4: codes of x", codes_x)[0]
     codes = _codes("codes", state["codes"], (outputs, inputs), 15)
     scale = _codes("scale", state["scale"], (outputs, inputs // GROUP), 126)
-    left = _codes("codes of x", codes_x, (len(codes_x), inputs), 15)
-    total = block_scaled.matmul(left, _codes("scale of x", scale_x, (len(left), inputs // GROUP), 126), codes, scale)
-    tensor_scale = np.asarray(state["tensor_scale"], np.float32)
-    if tensor_scale.size not in (1, outputs):
-        raise ValueError(f"w4a4_nvfp4: tensor_scale must be one or {outputs} numbers, got {tensor_scale.size}")
-    y = round_to(total * tensor_scale.reshape(-1), form)
+    left = _codes("codes of x", codes_x, (rows, inputs), 15)
+    left_scale = _codes("scale of x", scale_x, (rows, inputs // GROUP), 126)
+    total = block_scaled.matmul(left, left_scale, codes, scale)
+    y = round_to(total * _tensor_scale(state["tensor_scale"], outputs), form)
     y = biased("w4a4_nvfp4: bias", y, state.get("bias"), form)
     up = branch("w4a4_nvfp4: up", state.get("up"), (outputs, None), form)
     return written(up_projection(y, lora_act, up, form, architecture, strengths), form)

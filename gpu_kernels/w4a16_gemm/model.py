@@ -27,7 +27,7 @@ from accel.arithmetic import (
 )
 from accel.formats import number
 from accel.tensor_core import matmul, rule
-from gpu_kernels.w8a8_gemm.operands import State, bias_of, check_names, codes_of, floats_of
+from gpu_kernels.operands import State, activations_of, bias_of, check_names, codes_of, floats_of, matrix_shape
 
 ARCHITECTURE = "sm_90"
 NF4_BLOCK = 64
@@ -63,10 +63,8 @@ def group_weights(codes: Any, scale: Any, zero: Any, form: str = "float16") -> F
     Raises ValueError for operands of other shapes, ranges or grids.
     """
     check_form(form)
-    if np.ndim(codes) != 2 or np.ndim(scale) != 2:
-        raise ValueError(f"w4a16: codes and scale must be matrices, got {np.shape(codes)} and {np.shape(scale)}")
-    outputs, size = np.shape(codes)
-    groups = np.shape(scale)[1]
+    outputs, size = matrix_shape("w4a16: codes", codes)
+    groups = matrix_shape("w4a16: scale", scale)[1]
     if groups == 0 or size % groups:
         raise ValueError(f"w4a16: K must be a multiple of the number of groups, got K = {size}, groups = {groups}")
     q = codes_of("w4a16: codes", codes, (outputs, size), 0, 15)
@@ -78,18 +76,27 @@ def group_weights(codes: Any, scale: Any, zero: Any, form: str = "float16") -> F
 
 
 def nf4_weights(codes: Any, absmax: Any, form: str = "float16") -> Floats:
-    """w float32 [N, K] on the grid; codes 0..15 [N, K], absmax float32 [N K / 64] over blocks in memory order."""
-    q = codes_of("nf4: codes", codes, np.shape(codes), 0, 15)
-    scale = np.ascontiguousarray(absmax, np.float32)
+    """w float32 [N, K] on the grid; codes 0..15 [N, K], absmax float32 [N K / 64] over blocks in memory order.
+
+    Raises ValueError for other shapes and ranges, and for an absmax that is negative or not finite.
+    """
+    q = codes_of("nf4: codes", codes, matrix_shape("nf4: codes", codes), 0, 15)
+    scale = np.asarray(absmax)
     if q.size % NF4_BLOCK or scale.shape != (q.size // NF4_BLOCK,):
         raise ValueError(f"nf4: absmax must have shape ({q.size / NF4_BLOCK:g},), got {scale.shape}")
+    if scale.dtype.kind not in "fiu":
+        raise ValueError(f"nf4: absmax must be numbers, got {scale.dtype}")
+    scale = scale.astype(np.float32)
+    off = scale[~(np.isfinite(scale) & (scale >= 0))]
+    if len(off):
+        raise ValueError(f"nf4: absmax must be finite and not negative, got {off[0]}")
     values = number("nf4").values[q].reshape(-1, NF4_BLOCK) * scale[:, None]
     return round_to(values, form).reshape(q.shape)
 
 
 def gemm(x: Any, weights: Floats, bias: Any = None, form: str = "float16", architecture: str = ARCHITECTURE) -> Floats:
     """y float32 [M, N] = x w^T + bias on the grid of `form`; x [M, K], weights [N, K], bias [N] on it too."""
-    values = floats_of("w4a16: x", x, (len(x), weights.shape[1]), form)
+    values = floats_of("w4a16: x", x, (matrix_shape("w4a16: x", x)[0], weights.shape[1]), form)
     b = bias_of("w4a16: bias", bias, len(weights), form)
     return _biased(round_to(matmul(values, weights, None, rule(architecture, form)), form), b, form)
 
@@ -102,25 +109,26 @@ def add_branch(
     y: Floats, x: Any, down: Any, up: Any, form: str = "float16", architecture: str = ARCHITECTURE
 ) -> Floats:
     """y [M, N] plus (x down^T) up^T; down [r, K], up [N, r]; both products on the tensor core, both results 16-bit."""
-    rank, how = len(down), rule(architecture, form)
+    rank, how = matrix_shape("w4a16: down", down)[0], rule(architecture, form)
     a = floats_of("w4a16: down", down, (rank, np.shape(x)[1]), form)
     b = floats_of("w4a16: up", up, (y.shape[1], rank), form)
     return round_to(matmul(round_to(matmul(x, a, None, how), form), b, y, how), form) if rank else y
 
 
 def linear(x: Any, state: State, form: str = "float16", architecture: str = ARCHITECTURE) -> Floats:
-    """x W^T + bias, float32 [M, N], of x [M, K] on the grid; NF4 if the state has an `absmax`.
+    """x W^T + bias, float32 [M, N], of x [M, K], rounded to `form`; NF4 if the state has an `absmax`.
 
     Tensors: codes, scale, zero, perhaps down and up; or codes, absmax; each perhaps with a bias. Raises ValueError for
     missing or unknown tensors, and as the functions above.
     """
-    values = np.asarray(x, np.float32)
     if "absmax" in state:
         check_names("nf4", state, ("codes", "absmax"))
+        values = activations_of("nf4", x, matrix_shape("nf4: codes", state["codes"])[1], form)
         return gemm(values, nf4_weights(state["codes"], state["absmax"], form), state.get("bias"), form, architecture)
     check_names("w4a16", state, ("codes", "scale", "zero"), ("bias", "down", "up"))
     if (state.get("down") is None) != (state.get("up") is None):
         raise ValueError("w4a16: down and up come together or not at all")
+    values = activations_of("w4a16", x, matrix_shape("w4a16: codes", state["codes"])[1], form)
     weights = group_weights(state["codes"], state["scale"], state["zero"], form)
     y = gemm(values, weights, state.get("bias"), form, architecture)
     if state.get("down") is None:
@@ -165,12 +173,12 @@ def _gemv(x, w, half):  # type: ignore[no-untyped-def]
 def gemv(x: Any, state: State, form: str = "float16") -> Floats:
     """x W^T + bias, float32 [M, N], as Nunchaku's kernel for few tokens adds it: without a tensor core.
 
-    x [M, K] on the grid, M at most 8, K a multiple of 64; state as of `linear` with groups of 64, without a branch.
+    x [M, K], rounded to `form`, M at most 8, K a multiple of 64; state as of `linear` with groups of 64, no branch.
     Each product is rounded to 16 bits. Raises ValueError for other shapes.
     """
     check_names("w4a16", state, ("codes", "scale", "zero"))
     weights = group_weights(state["codes"], state["scale"], state["zero"], form)
-    values = floats_of("w4a16: x", x, (len(x), weights.shape[1]), form)
+    values = activations_of("w4a16", x, weights.shape[1], form)
     size, groups = weights.shape[1], np.shape(state["scale"])[1]
     if len(values) > GEMV_TOKENS or size != groups * GEMV_GROUP:
         rule_ = f"gemv: takes at most {GEMV_TOKENS} tokens and groups of {GEMV_GROUP}"

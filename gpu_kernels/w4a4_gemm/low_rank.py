@@ -10,7 +10,7 @@ import numpy as np
 
 from accel.arithmetic import Floats, round_to
 from accel.tensor_core import matmul, rule
-from gpu_kernels.w8a8_gemm.operands import bias_of, floats_of
+from gpu_kernels.operands import State, bias_of, floats_of
 
 COLUMNS = 128  # inputs that one thread block of the down-projection adds up
 RANKS = 16  # neighbouring ranks that share one adapter strength
@@ -35,11 +35,13 @@ def up_projection(y: Floats, lora_act: Any, up: Any, form: str, architecture: st
 
     lora_act float32 [M, r], rounded to `form` after the product with its strength; up [N, r]
     strengths: float32 [r/16], one for each 16 ranks (adapters that share the branch), or None for 1
-    Raises ValueError for a wrong number of strengths.
+    Raises ValueError for lora_act of another shape and a wrong number of strengths.
     """
     rank = np.shape(up)[1]
     if rank == 0:
         return y
+    if np.shape(lora_act) != (len(y), rank):
+        raise ValueError(f"lora_act: must have shape {(len(y), rank)}, got {np.shape(lora_act)}")
     left = np.asarray(lora_act, np.float32) * _by_rank(strengths, rank)
     return round_to(matmul(round_to(left, form), up, y, rule(architecture, form)), form)
 
@@ -53,6 +55,16 @@ def _by_rank(strengths: Any, rank: int) -> Floats:
         raise ValueError(f"strengths: must be one for each {RANKS} of {rank} ranks, got shape {given.shape}")
     found: Floats = np.repeat(given, RANKS)[:rank]
     return found
+
+
+def check_pair(kind: str, state: State) -> None:
+    """ValueError unless `down` and `up` are both there, or neither, and have one rank."""
+    shapes = [None if state.get(name) is None else np.shape(state[name]) for name in ("down", "up")]
+    ranks = None if shapes[0] is None else shapes[0][:1], None if shapes[1] is None else shapes[1][1:]
+    if ranks[0] != ranks[1]:
+        raise ValueError(
+            f"{kind}: down [r, K] and up [N, r] come together, with one r, got {shapes[0]} and {shapes[1]}"
+        )
 
 
 def branch(where: str, weights: Any, shape: tuple[int | None, int | None], form: str) -> Floats:

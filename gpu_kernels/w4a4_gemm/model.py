@@ -16,17 +16,15 @@ from accel.arithmetic import (
     flush,
     fma_bfloat16,
     fma_float16,
-    round_to,
     to_bfloat16,
     to_float16,
 )
-from gpu_kernels.w4a4_gemm.low_rank import biased, branch, down_projection, up_projection, written
-from gpu_kernels.w8a8_gemm.operands import State, check_names, codes_of, floats_of
+from gpu_kernels.operands import State, activations_of, check_names, codes_of, floats_of, matrix_shape
+from gpu_kernels.w4a4_gemm.low_rank import biased, branch, check_pair, down_projection, up_projection, written
 
 REQUIRED, OPTIONAL = ("codes", "scale", "smooth"), ("down", "up", "bias", "shift")
 GROUP = 64  # inputs that share a scale: the K of one mma.sync.m16n8k64
 ARCHITECTURE = "sm_90"  # whose 16-bit tensor cores the low-rank branch runs on
-GELU_SHIFT = 11 / 64  # added to the output of GELU, whose minimum is -0.17
 _COLUMNS = 64  # outputs of one tile: 64 x 64 weights as float32 stay in the first cache
 _ROWS = 256  # tokens of one tile, a multiple of the four that are added side by side
 Codes = NDArray[np.int8]
@@ -149,15 +147,22 @@ def _product(x, x_scale, codes, scale, half):  # type: ignore[no-untyped-def]
     return found
 
 
-def _inputs(x: Any, state: State) -> int:
-    """K; ValueError where the names of the state, x, or the group of 64 do not fit."""
+def _shape(state: State) -> tuple[int, int]:
+    """(N, K); ValueError where the names of the state, the group of 64 or the branch do not fit."""
     check_names("w4a4", state, REQUIRED, OPTIONAL)
-    inputs = int(np.shape(state["codes"])[1])
-    if np.ndim(x) != 2 or np.shape(x)[1] != inputs:
-        raise ValueError(f"w4a4: x must be [M, {inputs}], got {np.shape(x)}")
+    outputs, inputs = matrix_shape("w4a4: codes", state["codes"])
     if inputs % GROUP:
         raise ValueError(f"w4a4: inputs must be a multiple of {GROUP}, got {inputs}")
-    return inputs
+    check_pair("w4a4", state)
+    return outputs, inputs
+
+
+def _shift(state: State, form: str) -> np.float32:
+    """What is added to the activations, from 0 on; ValueError for another number."""
+    found = floats_of("w4a4: shift", state.get("shift", np.float32(0)), (), form)[()]
+    if found < 0:
+        raise ValueError(f"w4a4: shift must not be negative, got {found}")
+    return np.float32(found)
 
 
 def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) -> tuple[Codes, Floats, Floats]:
@@ -165,14 +170,15 @@ def quantize(x: Any, state: State, form: str, architecture: str = ARCHITECTURE) 
 
     x [M, K]: the raw input of the layer, rounded to `form`. The down-projection reads it as it is; the codes are of
     (x + shift) / smooth, -8..7, or 0..15 where the state has a shift (after GELU).
-    Raises ValueError for another form, operands that do not fit, and a zero in smooth.
+    Raises ValueError for another form, operands that do not fit or are not finite, and a zero in smooth.
     """
     check_form(form)
-    inputs = _inputs(x, state)
-    values, smooth = round_to(x, form), floats_of("w4a4: smooth", state["smooth"], (inputs,), form)
+    inputs = _shape(state)[1]
+    values = activations_of("w4a4", x, inputs, form)
+    smooth = floats_of("w4a4: smooth", state["smooth"], (inputs,), form)
     if not smooth.all():
         raise ValueError(f"w4a4: smooth must not be 0, got 0 at input {int(np.argmin(smooth != 0))}")
-    shift = np.float32(state.get("shift", 0.0))
+    shift = _shift(state, form)
     codes, scales = _quantize(values, smooth, shift, form == "float16", bool(shift > 0))
     down = branch("w4a4: down", state.get("down"), (None, inputs), form)
     return codes, scales, down_projection(values, down, form, architecture)
@@ -194,8 +200,8 @@ def gemm(
     Raises ValueError for operands that do not fit: shapes, codes out of range, numbers off the grid of `form`.
     """
     check_form(form)
-    inputs = _inputs(codes_x, state)
-    rows, outputs, groups = len(codes_x), len(state["codes"]), inputs // GROUP
+    outputs, inputs = _shape(state)
+    rows, groups = matrix_shape("w4a4: codes of x", codes_x)[0], inputs // GROUP
     codes = codes_of("w4a4: codes", state["codes"], (outputs, inputs), -8, 7)
     scale = floats_of("w4a4: scale", state["scale"], (outputs, groups), form)
     left = codes_of("w4a4: codes of x", codes_x, (rows, inputs), -8, 15).astype(np.float32)

@@ -23,9 +23,9 @@ import numpy as np
 from numba import njit, prange
 
 from accel.arithmetic import check_form, flush, fma, round_to
-from gpu_kernels.activations.model import Tokens, quantize, to_form
+from gpu_kernels.activations.model import Tokens, check_tokens, quantize, to_form
+from gpu_kernels.operands import State, activations_of, bias_of, check_names, codes_of, floats_of, matrix_shape
 from gpu_kernels.w8a8_gemm.model import Codes, Floats, Sums, integer_sums, product, scaled
-from gpu_kernels.w8a8_gemm.operands import State, bias_of, check_names, codes_of, floats_of
 
 GROUP = 128
 GROUP_STATE = ("codes", "group_scale", "group_zero", "scale")
@@ -56,7 +56,7 @@ def group_weights(codes: Any, group_scale: Any, group_zero: Any) -> Codes:
     Raises ValueError for other shapes, a zero outside 0..15 and a scale outside 0..127 (the kernel's table is int8;
     the progressive recipe gives at most 16).
     """
-    outputs, size = np.shape(codes)
+    outputs, size = matrix_shape("w4a8_group: codes", codes)
     if size % GROUP:
         raise ValueError(f"w4a8_group: K must be a multiple of {GROUP}, got {size}")
     shape = (outputs, size // GROUP)
@@ -75,17 +75,12 @@ def group_gemm(
     Raises ValueError as `group_weights`, and for scales off the grid and K above 131071.
     """
     check_form(form)
-    outputs = len(scale)
-    _check_codes("w4a8_group", codes, (outputs, tokens.codes.shape[1]))
+    outputs, size = matrix_shape("w4a8_group: codes", codes)
+    check_tokens("w4a8_group", tokens, size)
     w = group_weights(codes, group_scale, group_zero)
     s = floats_of("w4a8_group: scale", scale, (outputs,), form)
     b = bias_of("w4a8_group: bias", bias, outputs, form)
     return scaled(integer_sums(tokens.codes, w), s, tokens.scale, b, form)
-
-
-def _check_codes(kind: str, codes: Any, shape: tuple[int, int]) -> None:
-    if np.shape(codes) != shape:
-        raise ValueError(f"{kind}: codes: must have shape {shape} (outputs, inputs), got {np.shape(codes)}")
 
 
 @njit(cache=True, parallel=True)
@@ -115,8 +110,9 @@ def channel_gemm(tokens: Tokens, codes: Any, scale: Any, zero: Any, bias: Any = 
     Raises ValueError for operands of other shapes, ranges or grids, and for K above 1118481 (codes are at most 15).
     """
     check_form(form)
-    outputs = len(scale)
-    q = codes_of("w4a8_channel: codes", codes, (outputs, tokens.codes.shape[1]), 0, 15)
+    outputs, size = matrix_shape("w4a8_channel: codes", codes)
+    check_tokens("w4a8_channel", tokens, size)
+    q = codes_of("w4a8_channel: codes", codes, (outputs, size), 0, 15)
     s = floats_of("w4a8_channel: scale", scale, (outputs,), form)
     z = np.asarray(zero)
     if z.dtype != np.uint8 or z.shape != (outputs,):
@@ -133,5 +129,7 @@ def linear(x: Any, state: State, form: str = "float16") -> Floats:
     ValueError as the two GEMMs and `activations.model.quantize` do, and for missing or unknown tensors.
     """
     grouped = "group_scale" in state
-    check_names(*(("w4a8_group", state, GROUP_STATE) if grouped else ("w4a8_channel", state, CHANNEL_STATE)))
-    return (group_gemm if grouped else channel_gemm)(quantize(round_to(x, form), form), **state, form=form)
+    kind, names = ("w4a8_group", GROUP_STATE) if grouped else ("w4a8_channel", CHANNEL_STATE)
+    check_names(kind, state, names)
+    values = activations_of(kind, x, matrix_shape(f"{kind}: codes", state["codes"])[1], form)
+    return (group_gemm if grouped else channel_gemm)(quantize(values, form), **state, form=form)

@@ -8,7 +8,7 @@ The order is the one that omniserve 02b2925 has on sm_90, compiled with CUDA 13.
 is built with fast math, so float32 subnormals are flushed, as operands (s, a) and as results (of each multiplication);
 with float16 nothing there is that small, with bfloat16 (ours: the original has float16 only) it can be. The bias is
 added by code without flushing. A float32 result within half a unit below 2^-126 counts as 2^-126.
-Overflow becomes infinite; infinite and NaN scales are not looked for.
+Overflow becomes infinite; infinite and NaN scales are refused.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import check_form, flush, round_to
-from gpu_kernels.activations.model import Tokens, quantize, to_form
-from gpu_kernels.w8a8_gemm.operands import State, bias_of, check_names, codes_of, floats_of
+from accel.arithmetic import check_form, flush
+from gpu_kernels.activations.model import Tokens, check_tokens, quantize, to_form
+from gpu_kernels.operands import State, activations_of, bias_of, check_names, codes_of, floats_of, matrix_shape
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int8]
@@ -47,6 +47,7 @@ def integer_sums(x: Codes, w: Codes, largest: int = 128) -> Sums:
     Raises ValueError where 128 * largest * K no longer fits into int32: from K = 131072 on for 8-bit weights.
     """
     size, limit = x.shape[1], (2**31 - 1) // (128 * largest)
+    assert w.shape[1] == size
     if size > limit:
         raise ValueError(f"integer sums: K must be at most {limit}, so that int32 holds any sum, got {size}")
     found: Sums = _integer_sums(np.ascontiguousarray(x), np.ascontiguousarray(w))
@@ -83,8 +84,9 @@ def gemm(tokens: Tokens, codes: Any, scale: Any, bias: Any = None, form: str = "
     Raises ValueError for operands of other shapes, ranges or grids, and for K above 131071.
     """
     check_form(form)
-    outputs = len(scale)
-    w = codes_of("w8a8: codes", codes, (outputs, tokens.codes.shape[1]), -128, 127)
+    outputs, size = matrix_shape("w8a8: codes", codes)
+    check_tokens("w8a8", tokens, size)
+    w = codes_of("w8a8: codes", codes, (outputs, size), -128, 127)
     s = floats_of("w8a8: scale", scale, (outputs,), form)
     b = bias_of("w8a8: bias", bias, outputs, form)
     return scaled(integer_sums(tokens.codes, w), s, tokens.scale, b, form)
@@ -97,4 +99,5 @@ def linear(x: Any, state: State, form: str = "float16") -> Floats:
     and for missing or unknown tensors.
     """
     check_names("w8a8", state, ("codes", "scale"))
-    return gemm(quantize(round_to(x, form), form), state["codes"], state["scale"], state.get("bias"), form)
+    values = activations_of("w8a8", x, matrix_shape("w8a8: codes", state["codes"])[1], form)
+    return gemm(quantize(values, form), state["codes"], state["scale"], state.get("bias"), form)

@@ -45,7 +45,9 @@ def asymmetric_twin(group: Any, form: str) -> tuple[list[int], Fraction, int]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("name", "largest", "low"), [("int4", 7, -7), ("uint4", 15, 0), ("int8", 127, -127)])
+@pytest.mark.parametrize(
+    ("name", "largest", "low"), [("int4", 7, -7), ("uint4", 15, 0), ("int8", 127, -127), ("uint8", 255, 0)]
+)
 @pytest.mark.parametrize("group", [32, None])
 def test_symmetric_groups_are_those_of_the_twin(form, name, largest, low, group):
     x = weights(np.random.default_rng(1))

@@ -134,3 +134,25 @@ def test_block_scaled_sums_are_cut_not_rounded() -> None:
     assert both[0, 0] == 96 * 448 * 448 + 1  # 19267584 + 1.5 would be + 2 if rounded
     with pytest.raises(ValueError, match="K a multiple of 64"):
         block_scaled.matmul(a[:, :32], scale[:, :2], b[:, :32], scale[:, :2])
+
+
+def scaled_groups(*terms: tuple[float, int, int]) -> float:
+    """One step of 64: four groups of (a, scale code of a, of b), each with one product a x 0.5."""
+    a, b = np.zeros((1, 64), np.uint8), np.ones((1, 64), np.uint8)
+    a[0, ::16] = number("e2m1").encode([value for value, _, _ in terms])
+    left, right = (np.array([[term[i] for term in terms]], np.uint8) for i in (1, 2))
+    return float(block_scaled.matmul(a, left, b, right)[0, 0])
+
+
+def test_block_scaled_terms_keep_35_bits_behind_the_largest_exponent() -> None:
+    large, nothing = (1.0, 0x7E, 0x7E), (0.0, 0, 0)  # 448 x 448: exponent 16
+    taken_back = (-1.0, 0x7E, 0x7E)
+    assert scaled_groups(large, taken_back, (0.5, 1, 2), nothing) == 2.0**-19  # 1/4 x 2^-9 x 2^-8
+    assert scaled_groups(large, taken_back, (0.5, 1, 1), nothing) == 0
+    assert scaled_groups((0.0, 0x7E, 0x7E), nothing, (0.5, 1, 1), nothing) == 2.0**-20  # zeros have no exponent
+
+
+def test_block_scaled_scales_have_no_sign_and_no_nan() -> None:
+    for code in (0x7F, 0xB8):
+        with pytest.raises(ValueError, match=f"scales of a must be codes 0..126, got {code}"):
+            scaled_groups((1.0, code, 1), *[(1.0, 1, 1)] * 3)

@@ -54,6 +54,13 @@ def rows_with_sum(total: int, largest: int, size: int) -> tuple[list[list[int]],
     return [x + [0] * (size - len(x))], [w + [0] * (size - len(w))]
 
 
+def times_power(found: Any, y: Any, power: int) -> bool:
+    """Whether found is y times 2^power; within a unit where one of the two is a subnormal float16 with fewer bits."""
+    wanted, found = np.asarray(y, np.float64) * 2.0**power, np.asarray(found, np.float64)
+    small = np.minimum(np.abs(wanted), np.abs(y)) < 2.0**-14
+    return bool((np.abs(found - wanted) <= np.where(small, 2.0 ** (max(power, 0) - 24), 0)).all())
+
+
 def row_of_runs(runs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """[[3, 3, -1]] of [(3, 2), (-1, 1)]."""
     return [[value for value, count in runs for _ in range(count)]]

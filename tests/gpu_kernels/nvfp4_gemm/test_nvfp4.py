@@ -87,6 +87,27 @@ def test_rows_and_outputs_do_not_touch_each_other(form):
     assert np.array_equal(model.linear(x[[32, 1]], part, form), y[np.ix_([32, 1], [0, 36])])
 
 
+def test_outputs_beyond_a_strip_of_columns_are_computed():
+    state, x = layer(8, 300, 64, 0, "float16"), tokens(9, 2, 64, "float16")
+    y = model.linear(x, state, "float16")
+    part = {name: value[250:] if name in {"codes", "scale", "up", "bias"} else value for name, value in state.items()}
+    assert np.array_equal(model.linear(x, part, "float16"), y[:, 250:])
+
+
+def test_the_tensor_scale_is_multiplied_in_float32():
+    """3 s lies below a middle of two float16, in float32 on it, from where it goes up to the even one."""
+    s = np.float32(0.3338216)
+    true, once = 3 * float(s), float(np.float32(3) * s)
+    assert true < once == 1 + 1.5 * 2.0**-10
+    state = {"codes": np.zeros((1, 64), np.uint8), "scale": np.full((1, 4), 0x38, np.uint8), "smooth": np.ones(64)}
+    state["codes"][0, 0] = 2  # 1
+    x = np.zeros((1, 64))
+    x[0, 0] = 3
+    codes, scales, _ = model.quantize(x, state | {"tensor_scale": s}, "float16")
+    y = model.gemm(codes, scales, None, state | {"tensor_scale": s}, "float16")
+    assert y == np.float16(once) != np.float16(true)
+
+
 def test_small_activations_vanish():
     """No scale for the whole tensor: a group up to 6 x 2^-10 has an E4M3 scale of 0, half of the least one."""
     state = layer(6, 4, 64, 0, "bfloat16") | {"smooth": np.ones(64), "bias": None}
@@ -98,7 +119,7 @@ def test_small_activations_vanish():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codes": np.zeros((3, 100), np.uint8)}, r"x must be \[M, 100\], got \(2, 128\)"),
+        ({"codes": np.zeros((3, 100), np.uint8)}, "inputs must be a multiple of 64, got 100"),
         ({"codes": np.full((3, 128), 16)}, r"codes: must be within 0\.\.15, got 16"),
         ({"scale": np.full((3, 8), 127)}, r"scale: must be within 0\.\.126, got 127"),
         (
@@ -107,7 +128,7 @@ def test_small_activations_vanish():
         ),
         ({"smooth": np.zeros(128)}, r"smooth must not be 0, got 0 at input 0"),
         ({"shift": np.float32(0.5)}, r"unknown tensor 'shift'"),
-        ({"tensor_scale": np.ones(2)}, r"tensor_scale must be one or 3 numbers, got 2"),
+        ({"tensor_scale": np.ones(2)}, r"tensor_scale must be one or 3 numbers, got shape \(2,\)"),
         ({"bias": np.ones(2)}, r"bias: must have shape \(3,\), got \(2,\)"),
     ],
 )
