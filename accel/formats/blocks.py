@@ -32,7 +32,10 @@ def nvfp4_weights(x: Any) -> tuple[Codes, Codes, np.float32]:
     """
     values = split(x, NVFP4_GROUP)
     largest = np.abs(values).max(axis=-1)
-    tensor_scale = np.float32(largest.max() / (_E2M1.largest * _E4M3.largest)) or np.float32(1)
+    whole = largest.max() / (_E2M1.largest * _E4M3.largest)
+    if whole > np.finfo(np.float32).max:
+        raise ValueError(f"nvfp4: the largest |x| {largest.max():.6g} is too large for a float32 tensor scale")
+    tensor_scale = np.float32(whole) or np.float32(1)
     codes = _E4M3.encode(largest / _E2M1.largest / np.float64(tensor_scale))
     scale = _E4M3.decode(codes).astype(np.float64) * np.float64(tensor_scale)
     return _E2M1.encode(_over(values, scale)).reshape(len(values), -1), codes, tensor_scale
@@ -71,6 +74,8 @@ def nf4_quantize(x: Any) -> tuple[Codes, Floats]:
     values = split(x, None)
     if values.size % NF4_BLOCK:
         raise ValueError(f"nf4: the number of weights must be a multiple of {NF4_BLOCK}, got {values.size}")
+    if np.abs(values).max() > np.finfo(np.float32).max:
+        raise ValueError(f"nf4: x must be float32 numbers, got {values.flat[np.argmax(np.abs(values))]:.6g}")
     blocks = values.reshape(-1, NF4_BLOCK).astype(np.float32)
     absmax = np.abs(blocks).max(axis=1)
     if ((absmax > 0) & (absmax < 2.0**-126)).any():

@@ -20,6 +20,8 @@ LARGEST = {"int4": 7, "uint4": 15, "int8": 127, "uint8": 255}  # of the codes of
 
 def split(x: Any, group: int | None) -> Wide:
     """float64 [N, K / group, group] of x [N, K]. Raises ValueError for a shape that does not fit, or no number."""
+    if np.asarray(x).dtype.kind not in "fiu":
+        raise ValueError(f"groups: x must be real numbers, got {np.asarray(x).dtype}")
     values = np.asarray(x, np.float64)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"groups: x must be [N, K], at least 1 x 1, got shape {values.shape}")
@@ -85,7 +87,8 @@ def dequantize(codes: Any, scale: Any, zero: Any = 0) -> Floats:
     """float32 [N, K] of (codes - zero) scale, not rounded: 9 bits times 11 fit into a float32."""
     numbers = np.asarray(codes, np.float32)
     scales = np.asarray(scale, np.float32)
-    if numbers.ndim != 2 or scales.ndim != 2 or numbers.shape[1] % scales.shape[1] or len(numbers) != len(scales):
+    fit = numbers.ndim == 2 == scales.ndim and scales.shape[1] > 0 and numbers.shape[1] % scales.shape[1] == 0
+    if not fit or len(numbers) != len(scales):
         raise ValueError(f"dequantize: scales {scales.shape} do not fit codes {numbers.shape}")
     zeros = np.broadcast_to(np.asarray(zero, np.float32), scales.shape)
     grouped = numbers.reshape(*scales.shape, -1) - zeros[..., None]

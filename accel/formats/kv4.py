@@ -57,8 +57,14 @@ def numbers(x: Any, scale: Any, zero: Any) -> Codes:
     """uint8 of x [..., D]: x (1 / scale) + zero to nearest even, in 0..255, before the cut to 4 bits.
 
     1 / scale is rounded to float32, product and sum are one float32 fma (assumed: the order is the compiler's).
+    Raises ValueError for scales and zeros of other shapes than [...], and a scale of 0.
     """
     values = _checked(x)
+    for name, given in (("scale", scale), ("zero", zero)):
+        if np.shape(given) != values.shape[:-1]:
+            raise ValueError(f"kv4: {name} must have shape {values.shape[:-1]}, got {np.shape(given)}")
+    if not np.all(scale):
+        raise ValueError("kv4: scale must not be 0")
     reciprocal = np.float32(1) / np.asarray(scale, np.float32)
     flat = np.ascontiguousarray(values.reshape(-1, values.shape[-1]))
     found: Codes = _numbers(flat, reciprocal.ravel(), np.ascontiguousarray(zero, np.float32).ravel())

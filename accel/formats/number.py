@@ -67,8 +67,10 @@ class Number:
         return -self.largest if self.sign else float(self.values[self.ascending[0]])
 
     def encode(self, x: Any) -> Codes:
-        """uint8 codes of the same shape; float32 and float64 input is rounded once."""
+        """uint8 codes of the same shape; float32 and float64 input is rounded once. ValueError for no real numbers."""
         numbers = np.asarray(x)
+        if numbers.dtype.kind not in "fiub":
+            raise ValueError(f"{self.name}: must encode real numbers, got {numbers.dtype}")
         places = np.searchsorted(self.limits, np.abs(numbers) if self.sign else numbers, side="left")
         codes = self.ascending[np.minimum(places, len(self.limits))]
         if self.sign:

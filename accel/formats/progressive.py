@@ -46,8 +46,12 @@ def level_one(w8: Any, group: int = GROUP) -> tuple[Integers, Integers, Integers
 
     The range of a group is widened to hold 0: the published formula saturates groups of one sign without it.
     code = (w8 / scale rounded to nearest even) + zero, saturated to 0..15.
+    Raises ValueError for what is no integer in -128..127.
     """
     values = split(w8, group)
+    off = values[(values != np.rint(values)) | (np.abs(values + 0.5) > 127.5)]
+    if len(off):
+        raise ValueError(f"progressive: w8 must be integers in -128..127, got {off[0]:g}")
     low, high = np.minimum(values.min(axis=-1), 0), np.maximum(values.max(axis=-1), 0)
     scale, zero = group_parameters(low, high)
     codes = np.clip(np.rint(values / scale[..., None]) + zero[..., None], 0, 15)
@@ -57,6 +61,10 @@ def level_one(w8: Any, group: int = GROUP) -> tuple[Integers, Integers, Integers
 def unwrapped(codes: Any, group_scale: Any, group_zero: Any) -> NDArray[np.int32]:
     """(codes - zero) scale as int32 [N, K]: what the 8-bit operand should be, before it is cut to 8 bits."""
     scale, zero = np.asarray(group_scale, np.int32), np.asarray(group_zero, np.int32)
+    rows, groups = scale.shape if scale.ndim == 2 and scale.size else (0, 1)
+    if np.ndim(codes) != 2 or len(codes) != rows or np.shape(codes)[1] % groups or zero.shape != scale.shape:
+        shapes = f"{np.shape(codes)}, {scale.shape} and {zero.shape}"
+        raise ValueError(f"progressive: codes must be [N, K], scales and zeros [N, groups of K], got {shapes}")
     grouped = np.asarray(codes, np.int32).reshape(*scale.shape, -1)
     found: NDArray[np.int32] = ((grouped - zero[..., None]) * scale[..., None]).reshape(len(scale), -1)
     return found

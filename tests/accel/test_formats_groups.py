@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel.arithmetic import round_to
-from accel.formats import blocks, groups, number
+from accel.formats import blocks, groups, kv4, number, progressive
 from gpu_kernels.exact_rounding import exact, to_float32, to_form
 
 FORMS = ("float16", "bfloat16")
@@ -150,6 +150,16 @@ def test_scaled_zero_is_rounded_once():
         (lambda: groups.symmetric([[1.0]], "e2m1", 1), "must be one of int4, uint4, int8, uint8, got 'e2m1'"),
         (lambda: groups.symmetric([[1.0]], "int5", 1), r"got 'int5'; did you mean 'int\d'"),
         (lambda: groups.dequantize(np.ones((2, 6)), np.ones((2, 4))), r"scales \(2, 4\) do not fit codes \(2, 6\)"),
+        (lambda: groups.symmetric([["1"]]), "x must be real numbers, got <U1"),
+        (lambda: groups.dequantize(np.ones((2, 6)), np.ones((2, 0))), r"scales \(2, 0\) do not fit codes \(2, 6\)"),
+        (lambda: blocks.nvfp4_weights(np.full((1, 16), 1e300)), "1e.300 is too large for a float32 tensor scale"),
+        (lambda: blocks.nf4_quantize(np.full((1, 64), -1e39)), "nf4: x must be float32 numbers, got -1e.39"),
+        (lambda: progressive.level_one(np.full((1, 128), 128)), r"w8 must be integers in -128\.\.127, got 128"),
+        (lambda: progressive.level_one(np.full((1, 128), 0.5)), r"w8 must be integers in -128\.\.127, got 0\.5"),
+        (lambda: progressive.unwrapped(np.ones((2, 128)), [[1]], [[0]]), r"got \(2, 128\), \(1, 1\) and \(1, 1\)"),
+        (lambda: kv4.numbers(np.ones((2, 4)), [1.0], [0.0, 0.0]), r"kv4: scale must have shape \(2,\), got \(1,\)"),
+        (lambda: kv4.numbers(np.ones((1, 4)), [0.0], [0.0]), "kv4: scale must not be 0"),
+        (lambda: number("e4m3").encode(None), "e4m3: must encode real numbers, got object"),
         (lambda: groups.symmetric([[1.0]], "int4", 1, "float32"), "form: must be one of float16, bfloat16"),
     ],
 )

@@ -164,6 +164,16 @@ def test_tokens_outputs_and_powers_of_two(seed, form, power):
         assert np.array_equal(zeros, np.repeat(bias, 4, axis=0))
 
 
+@pytest.mark.parametrize(("architecture", "left"), [("sm_80", 0.0), ("sm_90", 2.0**-13)])
+def test_the_architecture_reaches_both_products(architecture, left):
+    """64 x 64 is taken back from 64 x 64; of 2^-13 beside them Ampere's 24 bits keep nothing, Hopper's 25 all."""
+    x, w = np.array([[64.0, 64.0, 2.0**-6]]), np.array([[64.0, -64.0, 2.0**-7]])
+    state = {"scale": np.abs(w), "zero": np.array([[0, 1, 0]]), "codes": np.array([[1, 0, 1]])}
+    assert model.linear(x, state, "float16", architecture) == left
+    nothing = state | {"codes": state["zero"], "down": w, "up": np.ones((1, 1))}
+    assert model.linear(x, nothing, "float16", architecture) == left
+
+
 def test_overflow_is_infinite_and_a_tie_goes_to_even():
     assert by_model("w4a16", GROUPS["overflow"]) == np.inf
     assert by_model("w4a16", GROUPS["weight_ties"]) == float(to_form(exact.exact(3 * (1 + 2.0**-10)), "float16"))
