@@ -69,6 +69,12 @@ def to_bfloat16(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def to_form(x, half):  # type: ignore[no-untyped-def]
+    """A float32 rounded to float16 if `half`, else to bfloat16."""
+    return to_float16(x) if half else to_bfloat16(x)
+
+
+@njit(cache=True)
 def flush(x):  # type: ignore[no-untyped-def]
     """A float32 with subnormals replaced by zero of the same sign, as `-ftz=true` code takes and gives them."""
     bits = bits32(np.float32(x))

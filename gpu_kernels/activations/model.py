@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import check_form, to_bfloat16, to_float16
+from accel.arithmetic import check_form, to_form
 
 THREADS, LANES, PIECE = 256, 32, 8
 Floats = NDArray[np.float32]
@@ -42,12 +42,6 @@ def check_tokens(kind: str, tokens: Tokens, inputs: int) -> None:
     for name, part in (("scale", scale), ("sums", sums)):
         if part.dtype != np.float32 or part.shape != (len(codes),):
             raise ValueError(f"{kind}: {name} of x must be float32 [{len(codes)}], got {part.dtype} {part.shape}")
-
-
-@njit(cache=True)
-def to_form(x, wide):  # type: ignore[no-untyped-def]
-    """A float32 rounded to bfloat16 if `wide`, else to float16."""
-    return to_bfloat16(x) if wide else to_float16(x)
 
 
 @njit(cache=True)
@@ -73,12 +67,12 @@ def token_sum(row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _quantize_token(row, wide, codes):  # type: ignore[no-untyped-def]
+def _quantize_token(row, half, codes):  # type: ignore[no-untyped-def]
     """Fill codes [K] of a token; (scale, whether all its values are finite and on the grid)."""
     amax, fine = np.float32(0), True
     for k in range(len(row)):
         amax = max(amax, abs(row[k]))
-        fine &= to_form(row[k], wide) == row[k]
+        fine &= to_form(row[k], half) == row[k]
     limit = np.float32(127)
     inverse = limit / amax
     if not np.isfinite(inverse):
@@ -86,17 +80,17 @@ def _quantize_token(row, wide, codes):  # type: ignore[no-untyped-def]
     for k in range(len(row)):
         q = np.rint(np.float32(row[k] * inverse))
         codes[k] = np.int8(max(np.float32(-128), min(limit, q)))
-    return to_form(np.float32(amax / limit), wide), fine and amax < np.inf
+    return to_form(np.float32(amax / limit), half), fine and amax < np.inf
 
 
 @njit(cache=True, parallel=True)
-def _quantize_tokens(x, wide):  # type: ignore[no-untyped-def]
+def _quantize_tokens(x, half):  # type: ignore[no-untyped-def]
     tokens = len(x)
     codes, fine = np.empty(x.shape, np.int8), np.empty(tokens, np.bool_)
     scale, sums = np.empty(tokens, np.float32), np.empty(tokens, np.float32)
     for m in prange(tokens):
-        scale[m], fine[m] = _quantize_token(x[m], wide, codes[m])
-        sums[m] = to_form(token_sum(x[m]), wide)
+        scale[m], fine[m] = _quantize_token(x[m], half, codes[m])
+        sums[m] = to_form(token_sum(x[m]), half)
     return codes, scale, sums, fine
 
 
@@ -109,7 +103,7 @@ def quantize(x: Any, form: str = "float16") -> Tokens:
     values = np.ascontiguousarray(x, np.float32)
     if values.ndim != 2:
         raise ValueError(f"activations: must be [tokens, channels], got shape {values.shape}")
-    codes, scale, sums, fine = _quantize_tokens(values, form == "bfloat16")
+    codes, scale, sums, fine = _quantize_tokens(values, form == "float16")
     if not fine.all():
         raise ValueError(f"activations: must be finite {form} values, token {int(np.argmin(fine))} has others")
     return Tokens(codes, scale, sums)

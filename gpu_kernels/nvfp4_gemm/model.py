@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import Floats, check_form, flush, round_to, to_bfloat16, to_float16
+from accel.arithmetic import Floats, check_form, flush, round_to, to_form
 from accel.formats import number
 from accel.tensor_core import block_scaled
 from accel.tensor_core.block_scaled import GROUP, STEP
@@ -22,12 +22,6 @@ REQUIRED, OPTIONAL = ("codes", "scale", "tensor_scale", "smooth"), ("down", "up"
 ARCHITECTURE = "sm_120"  # whose 16-bit tensor cores the low-rank branch runs on: Nunchaku's FP4 needs Blackwell
 Codes = NDArray[np.uint8]
 _E2M1, _E4M3 = number("e2m1"), number("e4m3")
-
-
-@njit(cache=True)
-def to_form(x, half):  # type: ignore[no-untyped-def]
-    """A float32 rounded to float16 (half) or bfloat16."""
-    return to_float16(x) if half else to_bfloat16(x)
 
 
 @njit(cache=True)

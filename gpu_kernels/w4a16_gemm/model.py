@@ -22,8 +22,7 @@ from accel.arithmetic import (
     fma_bfloat16,
     fma_float16,
     round_to,
-    to_bfloat16,
-    to_float16,
+    to_form,
 )
 from accel.formats import number
 from accel.tensor_core import matmul, rule
@@ -34,11 +33,6 @@ NF4_BLOCK = 64
 GEMV_GROUP = 64
 GEMV_TOKENS = 8
 _WARPS, _STEP = 8, 2048  # of a thread block of `gemv`; inputs that it takes at once
-
-
-@njit(cache=True)
-def _to_form(x, half):  # type: ignore[no-untyped-def]
-    return to_float16(x) if half else to_bfloat16(x)
 
 
 @njit(cache=True, parallel=True)
@@ -52,7 +46,7 @@ def _group_weights(codes, scale, zero, real, half):  # type: ignore[no-untyped-d
             if real:
                 weights[n, k] = fma_float16(q, s, z) if half else fma_bfloat16(q, s, z)
             else:
-                weights[n, k] = _to_form(np.float32(q - z) * s, half)
+                weights[n, k] = to_form(np.float32(q - z) * s, half)
     return weights
 
 
@@ -142,7 +136,7 @@ def _thread_sum(x, w, first, half):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for start in range(first, len(x), _STEP):
         for k in range(start, start + 32):
-            total = np.float32(total + _to_form(np.float32(w[k] * x[k]), half))
+            total = np.float32(total + to_form(np.float32(w[k] * x[k]), half))
     return total
 
 
@@ -166,7 +160,7 @@ def _gemv(x, w, half):  # type: ignore[no-untyped-def]
             total = np.float32(0)
             for warp in range(_WARPS):
                 total = np.float32(total + _warp_sum(x[m], w[n], warp * 256, half))
-            y[m, n] = _to_form(total, half)
+            y[m, n] = to_form(total, half)
     return y
 
 

@@ -18,6 +18,7 @@ from accel.arithmetic import (
     fma_float16,
     to_bfloat16,
     to_float16,
+    to_form,
 )
 from gpu_kernels.operands import State, activations_of, check_names, codes_of, floats_of, matrix_shape
 from gpu_kernels.w4a4_gemm.low_rank import biased, branch, check_pair, down_projection, up_projection, written
@@ -28,12 +29,6 @@ ARCHITECTURE = "sm_90"  # whose 16-bit tensor cores the low-rank branch runs on
 _COLUMNS = 64  # outputs of one tile: 64 x 64 weights as float32 stay in the first cache
 _ROWS = 256  # tokens of one tile, a multiple of the four that are added side by side
 Codes = NDArray[np.int8]
-
-
-@njit(cache=True)
-def to_form(x, half):  # type: ignore[no-untyped-def]
-    """A float32 rounded to float16 (half) or bfloat16."""
-    return to_float16(x) if half else to_bfloat16(x)
 
 
 @njit(cache=True, error_model="numpy")

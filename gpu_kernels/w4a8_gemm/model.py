@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from accel.arithmetic import check_form, flush, fma, round_to
-from gpu_kernels.activations.model import Tokens, check_tokens, quantize, to_form
+from accel.arithmetic import check_form, flush, fma, round_to, to_form
+from gpu_kernels.activations.model import Tokens, check_tokens, quantize
 from gpu_kernels.operands import State, activations_of, bias_of, check_names, codes_of, floats_of, matrix_shape
 from gpu_kernels.w8a8_gemm.model import Codes, Floats, Sums, integer_sums, product, scaled
 
@@ -84,23 +84,23 @@ def group_gemm(
 
 
 @njit(cache=True, parallel=True)
-def _shifted(sums, scale, scaled_zero, token_scale, token_sum, bias, wide):  # type: ignore[no-untyped-def]
+def _shifted(sums, scale, scaled_zero, token_scale, token_sum, bias, half):  # type: ignore[no-untyped-def]
     y = np.empty(sums.shape, np.float32)
     for m in prange(len(sums)):
         a = flush(token_scale[m])
         for n in range(len(scale)):
             p1 = product(scale[n], np.float32(sums[m, n]))
             p2 = product(scaled_zero[n], token_sum[m])
-            y[m, n] = to_form(flush(fma(a, p1, -p2)), wide)
+            y[m, n] = to_form(flush(fma(a, p1, -p2)), half)
         for n in range(len(bias)):
-            y[m, n] = to_form(np.float32(y[m, n] + bias[n]), wide)
+            y[m, n] = to_form(np.float32(y[m, n] + bias[n]), half)
     return y
 
 
 def shifted(sums: Sums, scale: Floats, scaled_zero: Floats, tokens: Tokens, bias: Floats, form: str) -> Floats:
     """The per-channel epilogue on sums [M, N]: scale, scaled_zero [N], bias [N] or [0]; y float32 [M, N]."""
-    wide = form == "bfloat16"
-    found: Floats = _shifted(sums, scale, scaled_zero, tokens.scale, tokens.sums, bias, wide)
+    half = form == "float16"
+    found: Floats = _shifted(sums, scale, scaled_zero, tokens.scale, tokens.sums, bias, half)
     return found
 
 

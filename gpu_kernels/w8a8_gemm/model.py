@@ -17,8 +17,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import check_form, flush
-from gpu_kernels.activations.model import Tokens, check_tokens, quantize, to_form
+from accel.arithmetic import check_form, flush, to_form
+from gpu_kernels.activations.model import Tokens, check_tokens, quantize
 from gpu_kernels.operands import State, activations_of, bias_of, check_names, codes_of, floats_of, matrix_shape
 
 Floats = NDArray[np.float32]
@@ -61,20 +61,20 @@ def product(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _scaled(sums, scale, token_scale, bias, wide):  # type: ignore[no-untyped-def]
+def _scaled(sums, scale, token_scale, bias, half):  # type: ignore[no-untyped-def]
     y = np.empty(sums.shape, np.float32)
     for m in prange(len(sums)):
         for n in range(len(scale)):
             r = product(product(scale[n], token_scale[m]), np.float32(sums[m, n]))
-            y[m, n] = to_form(r, wide)
+            y[m, n] = to_form(r, half)
         for n in range(len(bias)):
-            y[m, n] = to_form(np.float32(y[m, n] + bias[n]), wide)
+            y[m, n] = to_form(np.float32(y[m, n] + bias[n]), half)
     return y
 
 
 def scaled(sums: Sums, scale: Floats, token_scale: Floats, bias: Floats, form: str) -> Floats:
     """The epilogue on sums [M, N]: scale [N], token_scale [M], bias [N] or [0]; y float32 [M, N] on the grid."""
-    found: Floats = _scaled(sums, scale, token_scale, bias, form == "bfloat16")
+    found: Floats = _scaled(sums, scale, token_scale, bias, form == "float16")
     return found
 
 
