@@ -93,6 +93,23 @@ def test_infinities_and_nan_go_through() -> None:
     assert np.signbit(single([(-1, 0)], -0.0, one)) == False  # noqa: E712
 
 
+@pytest.mark.parametrize(
+    ("architecture", "operand", "instruction", "numbers"),
+    [
+        ("sm_70", "float16", "mma", (4, 23, 23)),
+        ("sm_75", "float16", "mma", (8, 24, 23)),
+        *((sm, form, "mma", (8, 24, 23)) for sm in ("sm_80", "sm_86", "sm_89") for form in ("float16", "bfloat16")),
+        *((sm, form, "mma", (16, 25, 23)) for sm in ("sm_90", "sm_100", "sm_120") for form in ("float16", "bfloat16")),
+        *(("sm_89", form, "mma", (16, 13, 13)) for form in ("e4m3", "e5m2")),
+        *((sm, form, "mma", (32, 25, 23)) for sm in ("sm_100", "sm_120") for form in ("e4m3", "e5m2")),
+    ],
+)
+def test_published_numbers(architecture: str, operand: str, instruction: str, numbers: tuple[int, ...]) -> None:
+    """MMA-Sim (arXiv 2511.10909): products at once, bits kept, bits of the result. Nothing else holds assumed rows."""
+    one = rule(architecture, operand, instruction)
+    assert (one.width, one.fraction_bits, one.result_bits) == numbers
+
+
 def test_only_what_we_ran_is_not_assumed() -> None:
     assert {one.architecture for one in _TABLE if not one.assumed} == {"sm_90"}
     assert architectures() == ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
