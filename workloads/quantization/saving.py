@@ -98,6 +98,7 @@ def _write(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> 
     for name in (TENSORS, CONFIG):
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
+        (folder / name).chmod(0o644)  # safetensors writes for its owner alone
     folder.chmod(0o755)
 
 

@@ -172,6 +172,16 @@ def test_a_saved_model_gives_the_same(tied: bool, tmp_path: Any) -> None:
     assert torch.equal(logits(loaded), logits(found.model))
 
 
+@pytest.mark.parametrize("kind", ["w4a8_channel", "w4a8_group"])
+def test_models_in_bfloat16(kind: str) -> None:
+    """Searches of clipping run in float32 whatever the model's type is."""
+    model = small_llama(hidden=128, intermediate=128, head_dim=32).bfloat16()
+    found = quantize(model, "qoq", run, ["model.layers.*"], kind=kind, clipping_points=3)
+    exact = logits(model).double()
+    assert float((logits(found.model).double() - exact).norm() / exact.norm()) < 0.5
+    assert found.form == "bfloat16"
+
+
 def test_a_model_of_another_type_is_refused() -> None:
     with pytest.raises(ValueError, match="names of LlamaForCausalLM"):
         quantize(torch.nn.Sequential(torch.nn.Linear(128, 8)), "qoq", lambda model: model(torch.ones(4, 128)))

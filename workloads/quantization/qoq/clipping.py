@@ -39,6 +39,7 @@ def search(kind: str, weight: Tensor, hessian: Tensor, dtype: Any, points: int) 
     """Ratio [N, groups] of least output error d H d^T, H = hessian [K, K] of the inputs, each group for itself."""
     import torch
 
+    weight = weight.float()
     groups = weight.shape[1] // (KINDS[kind].group or weight.shape[1])
     size = weight.shape[1] // groups
     blocks = torch.stack([hessian[i : i + size, i : i + size] for i in range(0, len(hessian), size)]).to(weight)
@@ -84,7 +85,7 @@ class _Block:
         """Ratio [N, groups] of one projection, the same in all rows of a head."""
         import torch
 
-        weight = getattr(self.attention, part).weight
+        weight = getattr(self.attention, part).weight.float()
         heads = len(weight) // self.view.head_size
         groups = weight.shape[1] // (KINDS[kind].group or weight.shape[1])
         errors = []
