@@ -140,6 +140,17 @@ def _each_bfloat16(values):  # type: ignore[no-untyped-def]
     return found
 
 
+@njit(cache=True)
+def butterfly(parts, count):  # type: ignore[no-untyped-def]
+    """Sum of the first `count` of `parts`, a power of two, halving the distance as a warp does; overwrites them."""
+    half = count // 2
+    while half > 0:
+        for i in range(half):
+            parts[i] += parts[i + half]
+        half //= 2
+    return parts[0]
+
+
 def check_form(form: str) -> None:
     """ValueError unless `form` names a 16-bit float."""
     if form not in FORMS:

@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import check_form, to_form
+from accel.arithmetic import butterfly, check_form, to_form
 
 THREADS, LANES, PIECE = 256, 32, 8
 Floats = NDArray[np.float32]
@@ -45,25 +45,14 @@ def check_tokens(kind: str, tokens: Tokens, inputs: int) -> None:
 
 
 @njit(cache=True)
-def _butterfly(parts, count):  # type: ignore[no-untyped-def]
-    """Sum of the first `count` parts, halving the distance; every lane would hold the same."""
-    half = count // 2
-    while half > 0:
-        for i in range(half):
-            parts[i] += parts[i + half]
-        half //= 2
-    return parts[0]
-
-
-@njit(cache=True)
 def token_sum(row):  # type: ignore[no-untyped-def]
     """Sum of float32 [K] in the order of the module's docstring."""
     parts = np.zeros(THREADS, np.float32)
     for k in range(len(row)):
         parts[k // PIECE % THREADS] += row[k]
     for warp in range(THREADS // LANES):
-        parts[warp] = _butterfly(parts[warp * LANES : (warp + 1) * LANES], LANES)
-    return _butterfly(parts, THREADS // LANES)
+        parts[warp] = butterfly(parts[warp * LANES : (warp + 1) * LANES], LANES)
+    return butterfly(parts, THREADS // LANES)
 
 
 @njit(cache=True, error_model="numpy")

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from accel.arithmetic import float_of32, fma, fma_float16, to_float16
+from accel.arithmetic import butterfly, float_of32, fma, fma_float16, to_float16
 from accel.formats import kv4
 from gpu_kernels.kv4_attention.operands import Floats, Vectors, angles_of, cache_of, check_shapes, floats_of, tokens_of
 
@@ -72,16 +72,6 @@ def _dequantize(codes, scale, zero, found):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _butterfly(parts, count):  # type: ignore[no-untyped-def]
-    half = count // 2
-    while half > 0:
-        for i in range(half):
-            parts[i] += parts[i + half]
-        half //= 2
-    return parts[0]
-
-
-@njit(cache=True)
 def _cached_dot(q, k, parts):  # type: ignore[no-untyped-def]
     """Score of a cached key, not scaled; parts [D / 4]: the halves of each lane."""
     halves = len(q) // 4
@@ -92,7 +82,7 @@ def _cached_dot(q, k, parts):  # type: ignore[no-untyped-def]
             parts[i] = fma_float16(q[4 * i + j], k[4 * i + j], parts[i])
     for lane in range(halves // 2):  # a float32 sum of two float16 may be rounded again: 24 >= 2 x 11 + 2 bits
         parts[lane] = to_float16(np.float32(parts[2 * lane] + parts[2 * lane + 1]))
-    return _butterfly(parts, halves // 2)
+    return butterfly(parts, halves // 2)
 
 
 @njit(cache=True)
@@ -104,7 +94,7 @@ def _new_dot(q, k, parts):  # type: ignore[no-untyped-def]
         parts[lane] = q[lane * each] * k[lane * each]
         for i in range(lane * each + 1, (lane + 1) * each):
             parts[lane] = fma(q[i], k[i], parts[lane])
-    return _butterfly(parts, lanes)
+    return butterfly(parts, lanes)
 
 
 @njit(cache=True, error_model="numpy")
@@ -117,8 +107,8 @@ def _softmax(scores):  # type: ignore[no-untyped-def]
         scores[i] = exponential(np.float32(scores[i] - top))
         threads[i % THREADS] += scores[i]
     for warp in range(THREADS // WARP):
-        threads[warp] = _butterfly(threads[warp * WARP : (warp + 1) * WARP], WARP)
-    inverse = np.float32(1) / np.float32(_butterfly(threads, THREADS // WARP) + EPSILON)
+        threads[warp] = butterfly(threads[warp * WARP : (warp + 1) * WARP], WARP)
+    inverse = np.float32(1) / np.float32(butterfly(threads, THREADS // WARP) + EPSILON)
     for i in range(len(scores)):
         scores[i] = to_float16(np.float32(scores[i] * inverse))
 
