@@ -1,0 +1,177 @@
+"""Compiles kernels by NVRTC, keeps their cubins, and launches them on torch's current stream.
+
+    kernel = load("w4a8_gemm/kernel.cu", "w4a8", {"TOKENS": 64})
+    launch(kernel, grid=132, block=384, arguments=(x, ctypes.c_int(m)), shared_bytes=98304, early=True)
+
+A source includes others by their path under `gpu_kernels` (`#include "common/ptx.cuh"`). Variants are macros: one
+cubin a set of macros, kept in `cubin_folder()` and found again by the hash of text, options and compiler. Launching
+allocates nothing and never waits, so CUDA graphs capture it.
+"""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+OPTIONS = {"std": "c++17"}
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")  # what our kernels are written for
+_INCLUDE = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
+_DEFAULT_SHARED_BYTES = 48 << 10  # more has to be asked for (CUDA C++ programming guide, shared memory)
+
+
+def source(name: str) -> str:
+    """Text of `gpu_kernels/<name>`, with the files that it includes in their places, each once."""
+    seen: set[str] = set()
+
+    def text(file: str) -> str:
+        if file in seen:
+            return ""
+        seen.add(file)
+        return _INCLUDE.sub(lambda found: text(found[1]), (FOLDER / file).read_text(encoding="utf-8"))
+
+    return text(name)
+
+
+def source_hash(name: str) -> str:
+    """SHA-256 of what NVRTC reads for `gpu_kernels/<name>`: what a record keeps."""
+    return hashlib.sha256(source(name).encode()).hexdigest()
+
+
+def cubin_folder() -> Path:
+    """Where cubins are kept: `$TILEWRIGHT_CACHE`, else the user's cache folder."""
+    if own := os.environ.get("TILEWRIGHT_CACHE"):
+        base = Path(own).expanduser()
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tilewright"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilewright"
+    return base / "cubins"
+
+
+def compile_cubin(name: str, architecture: str, macros: Mapping[str, object] | None = None, text: str = "") -> Any:
+    """`cuda.core.ObjectCode` of `gpu_kernels/<name>` (or of `text`, by that name) for `architecture` ("sm_90a").
+
+    Raises `cuda.core`'s error with NVRTC's log where the source does not compile.
+    """
+    from cuda.core import ObjectCode, Program, ProgramOptions
+    from cuda.core.utils import FileStreamProgramCache, make_program_cache_key
+
+    code = text or source(name)
+    defines = [(key, str(value)) for key, value in sorted((macros or {}).items())]
+    options = ProgramOptions(arch=architecture, name=name, define_macro=defines, **OPTIONS)
+    key = make_program_cache_key(code=code, code_type="c++", options=options, target_type="cubin")
+    with FileStreamProgramCache(cubin_folder()) as kept:
+        found = kept.get(key)
+        if found is None:
+            found = bytes(Program(code, "c++", options).compile("cubin").code)
+            kept[key] = found
+    return ObjectCode.from_cubin(found, name=name)
+
+
+@cache
+def architecture() -> str:
+    """Of torch's current GPU: "sm_80", "sm_90a". Raises RuntimeError where torch sees none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("kernels need a CUDA device: torch.cuda.is_available() is False")
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}{'a' if major >= 9 else ''}"
+
+
+def require(kind: str, architectures: tuple[str, ...]) -> str:
+    """This GPU's architecture; RuntimeError unless the kernel is written for it."""
+    found = architecture()
+    if found not in architectures:
+        raise RuntimeError(f"{kind}: written for {', '.join(architectures)}, this GPU is {found}")
+    return found
+
+
+@cache
+def multiprocessors() -> int:
+    """Of torch's current GPU."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
+
+
+_LOADED: dict[tuple[Any, ...], Any] = {}
+
+
+def load(name: str, symbol: str, macros: Mapping[str, object] | None = None, shared_bytes: int = 0) -> Any:
+    """The kernel `symbol` (extern "C") of a source with these macros on this GPU, allowed that much shared memory."""
+    key = (name, symbol, tuple(sorted((macros or {}).items())), shared_bytes)
+    if key not in _LOADED:
+        _LOADED[key] = _load(name, symbol, macros, shared_bytes)
+    return _LOADED[key]
+
+
+def _load(name: str, symbol: str, macros: Mapping[str, object] | None, shared_bytes: int) -> Any:
+    from cuda.bindings import driver
+    from cuda.core import Device
+
+    device = Device()
+    device.set_current()  # torch's primary context
+    kernel = compile_cubin(name, architecture(), macros).get_kernel(symbol)
+    if shared_bytes > _DEFAULT_SHARED_BYTES:
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        handle = driver.CUkernel(int(kernel.handle))
+        (status,) = driver.cuKernelSetAttribute(attribute, shared_bytes, handle, driver.CUdevice(device.device_id))
+        if int(status):
+            raise RuntimeError(f"{name}: {shared_bytes} bytes of shared memory are refused: {status!r}")
+    return kernel
+
+
+class _CurrentStream:
+    """torch's current stream in the form that cuda.core takes."""
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        import torch
+
+        return 0, torch.cuda.current_stream().cuda_stream
+
+
+def launch(
+    kernel: Any,
+    grid: Any,
+    block: int,
+    arguments: tuple[Any, ...],
+    shared_bytes: int = 0,
+    cluster: int = 0,
+    early: bool = False,
+) -> None:
+    """Start a kernel on torch's current stream; tensors are passed as pointers, numbers as ctypes.
+
+    grid      blocks, a number or up to three; with `cluster` a number of clusters of that many blocks
+    early     the kernel may start while the one before it still runs (programmatic dependent launch); it calls
+              `griddepcontrol.wait` before it reads what that one wrote
+    """
+    from cuda.core import LaunchConfig
+    from cuda.core import launch as start
+
+    plain = [one.data_ptr() if hasattr(one, "data_ptr") else one for one in arguments]
+    config = LaunchConfig(
+        grid=grid,
+        block=block,
+        shmem_size=shared_bytes,
+        cluster=cluster or None,
+        programmatic_stream_serialization=early,
+    )
+    start(_CurrentStream(), config, kernel, *plain)
+
+
+def tensor_map(tensor: Any, box: tuple[int, int]) -> Any:
+    """A TMA descriptor of a contiguous matrix: boxes of (rows, columns), 128-byte swizzle, zeros outside.
+
+    columns x element size must be 128 bytes. PTX ISA, "Tensor swizzling modes".
+    """
+    from cuda.core._tensor_map import TensorMapSwizzle
+    from cuda.core.utils import StridedMemoryView
+
+    view = StridedMemoryView.from_any_interface(tensor, stream_ptr=-1)
+    return view.as_tensor_map(box_dim=box, swizzle=TensorMapSwizzle.SWIZZLE_128B)
