@@ -8,6 +8,7 @@ cubin a set of macros, kept in `cubin_folder()` and found again by the hash of t
 allocates nothing and never waits, so CUDA graphs capture it.
 """
 
+import ctypes
 import hashlib
 import os
 import re
@@ -105,7 +106,9 @@ _LOADED: dict[tuple[Any, ...], Any] = {}
 
 def load(name: str, symbol: str, macros: Mapping[str, object] | None = None, shared_bytes: int = 0) -> Any:
     """The kernel `symbol` (extern "C") of a source with these macros on this GPU, allowed that much shared memory."""
-    key = (name, symbol, tuple(sorted((macros or {}).items())), shared_bytes)
+    import torch
+
+    key = (name, symbol, tuple(sorted((macros or {}).items())), shared_bytes, torch.cuda.current_device())
     if key not in _LOADED:
         _LOADED[key] = _load(name, symbol, macros, shared_bytes)
     return _LOADED[key]
@@ -127,15 +130,6 @@ def _load(name: str, symbol: str, macros: Mapping[str, object] | None, shared_by
     return kernel
 
 
-class _CurrentStream:
-    """torch's current stream in the form that cuda.core takes."""
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        import torch
-
-        return 0, torch.cuda.current_stream().cuda_stream
-
-
 def launch(
     kernel: Any,
     grid: Any,
@@ -145,33 +139,87 @@ def launch(
     cluster: int = 0,
     early: bool = False,
 ) -> None:
-    """Start a kernel on torch's current stream; tensors are passed as pointers, numbers as ctypes.
+    """Start a kernel on torch's current stream; tensors are passed as pointers, numbers as ctypes, maps as they are.
 
     grid      blocks, a number or up to three; with `cluster` a number of clusters of that many blocks
     early     the kernel may start while the one before it still runs (programmatic dependent launch); it calls
               `griddepcontrol.wait` before it reads what that one wrote
-    """
-    from cuda.core import LaunchConfig
-    from cuda.core import launch as start
 
-    plain = [one.data_ptr() if hasattr(one, "data_ptr") else one for one in arguments]
-    config = LaunchConfig(
-        grid=grid,
-        block=block,
-        shmem_size=shared_bytes,
-        cluster=cluster or None,
-        programmatic_stream_serialization=early,
+    Raises RuntimeError where the driver refuses. (`cuda.core.launch` takes no tensor map without keeping its tensor.)
+    """
+    import torch
+    from cuda.bindings import driver
+
+    x, y, z = (*((grid,) if isinstance(grid, int) else grid), 1, 1)[:3]
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = x * max(cluster, 1), y, z
+    config.blockDimX, config.blockDimY, config.blockDimZ = block, 1, 1
+    config.sharedMemBytes = shared_bytes
+    config.hStream = torch.cuda.current_stream().cuda_stream
+    config.attrs = attributes = _attributes(cluster, early)
+    config.numAttrs = len(attributes)
+    (status,) = driver.cuLaunchKernelEx(config, driver.CUfunction(int(kernel.handle)), _parameters(arguments), 0)
+    if int(status):
+        raise RuntimeError(f"kernel is refused: {status!r}, grid {grid}, {block} threads, {shared_bytes} shared bytes")
+
+
+@cache
+def _attributes(cluster: int, early: bool) -> list[Any]:
+    from cuda.bindings import driver
+
+    found = []
+    if cluster:
+        one = driver.CUlaunchAttribute()
+        one.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        one.value.clusterDim.x, one.value.clusterDim.y, one.value.clusterDim.z = cluster, 1, 1
+        found.append(one)
+    if early:
+        one = driver.CUlaunchAttribute()
+        one.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        one.value.programmaticStreamSerializationAllowed = 1
+        found.append(one)
+    return found
+
+
+def _parameters(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Values and their ctypes; None for what brings its own bytes (a tensor map)."""
+    values: list[Any] = []
+    types: list[Any] = []
+    for one in arguments:
+        if hasattr(one, "data_ptr"):
+            values.append(one.data_ptr())
+            types.append(ctypes.c_void_p)
+        elif isinstance(one, ctypes._SimpleCData):
+            values.append(one.value or 0)
+            types.append(type(one))
+        else:
+            values.append(one)
+            types.append(ctypes.c_void_p if isinstance(one, int) else None)
+    return tuple(values), tuple(types)
+
+
+def tensor_map(address: int, rows: int, row_bytes: int, box_rows: int) -> Any:
+    """A TMA descriptor of a contiguous byte matrix on the current GPU: boxes of box_rows x 128 bytes, 128-byte swizzle.
+
+    What lies outside of the matrix arrives as zeros. PTX ISA, "Tensors", "Swizzling modes". The address has to be a
+    multiple of 16, and so has row_bytes.
+    """
+    from cuda.bindings import driver
+
+    u32, u64 = driver.cuuint32_t, driver.cuuint64_t
+    status, found = driver.cuTensorMapEncodeTiled(
+        driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        2,
+        address,
+        [u64(row_bytes), u64(rows)],
+        [u64(row_bytes)],
+        [u32(128), u32(box_rows)],
+        [u32(1), u32(1)],
+        driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+        driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+        driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )
-    start(_CurrentStream(), config, kernel, *plain)
-
-
-def tensor_map(tensor: Any, box: tuple[int, int]) -> Any:
-    """A TMA descriptor of a contiguous matrix: boxes of (rows, columns), 128-byte swizzle, zeros outside.
-
-    columns x element size must be 128 bytes. PTX ISA, "Tensor swizzling modes".
-    """
-    from cuda.core._tensor_map import TensorMapSwizzle
-    from cuda.core.utils import StridedMemoryView
-
-    view = StridedMemoryView.from_any_interface(tensor, stream_ptr=-1)
-    return view.as_tensor_map(box_dim=box, swizzle=TensorMapSwizzle.SWIZZLE_128B)
+    if int(status):
+        raise ValueError(f"tensor map of {rows} x {row_bytes} bytes at {address:#x} is refused: {status!r}")
+    return found

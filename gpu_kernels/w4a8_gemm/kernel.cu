@@ -1,0 +1,466 @@
+// y = x W^T on Hopper with wgmma: the weights are operand A, widened in registers, the activations are operand B.
+//
+// A block computes CHANNELS x TOKENS outputs. One thread feeds a ring of STAGES shared-memory stages by the copy engine;
+// WARPGROUPS warpgroups take BLOCKS x 64 output channels each. CLUSTER blocks of neighbouring channels share each box of
+// activations (multicast). Tiles beyond `whole` are cut along K and spread evenly over the blocks (stream-K): their sums
+// are added in `sums`, and who adds last writes the outputs and leaves zeros.
+//
+// Macros: KIND, TOKENS, WARPGROUPS, BLOCKS, STAGES, CLUSTER, RESIDENT (blocks a multiprocessor), FLOAT16 (float16 or
+// bfloat16 results), WGMMA and WGMMA_SUMS (the instruction's text and its accumulators, see config.py).
+#include "common/hopper.cuh"
+#include "common/rounded.cuh"
+
+enum Kind { CHANNEL, GROUP, INT8, A16 };  // W4A8 per channel, W4A8 per group, W8A8, W4A16
+
+constexpr int CHUNK = 128;                              // inputs a stage
+constexpr int BOXES = KIND == A16 ? 2 : 1;              // of 128 bytes a token: a chunk of activations
+constexpr int HALVES = 2 * BOXES;                       // a half is two k-steps of 32 bytes
+constexpr int CODE_BYTES = KIND == INT8 ? 8192 : 4096;  // 64 channels, a chunk
+constexpr int SCALE_BYTES = KIND == GROUP ? 128 : KIND == A16 ? 256 : 0;
+constexpr int BLOCK_BYTES = CODE_BYTES + SCALE_BYTES;
+constexpr int CHANNELS = WARPGROUPS * BLOCKS * 64;
+constexpr int X_BYTES = TOKENS * 128 * BOXES;
+constexpr int W_BYTES = CHANNELS / 64 * BLOCK_BYTES;
+constexpr int PASS = TOKENS < 64 ? TOKENS : 64;  // tokens that a warpgroup writes at once
+constexpr int CONSUMERS = WARPGROUPS * 128;
+constexpr bool LARGE = WARPGROUPS * BLOCKS * TOKENS > 256;  // accumulators ask for more than an even share of registers
+constexpr int THREADS = CONSUMERS + (LARGE ? 128 : 32);
+constexpr int BAND = 8;  // token tiles that are taken together, so that weights are found in the L2
+
+#if KIND == 3
+typedef float Sum;
+#else
+typedef int Sum;
+#endif
+
+extern __shared__ __align__(1024) u8 shared[];
+
+struct Shape {
+  int tokens, channels, inputs;
+};
+
+// The chunks of this cluster, tile by tile.
+struct Walk {
+  int next_whole, whole, clusters, chunks, unit, last;
+  int tile, begin, end;
+
+  __device__ Walk(int tiles, int whole_, int chunks_) : whole(whole_), chunks(chunks_) {
+    const int me = blockIdx.x / CLUSTER;
+    clusters = gridDim.x / CLUSTER;
+    next_whole = me;
+    const int units = (tiles - whole) * chunks;
+    unit = (int)((long long)units * me / clusters);
+    last = (int)((long long)units * (me + 1) / clusters);
+  }
+
+  __device__ bool next() {
+    if (next_whole < whole) {
+      tile = next_whole, begin = 0, end = chunks;
+      next_whole += clusters;
+      return true;
+    }
+    if (unit >= last) return false;
+    tile = whole + unit / chunks;
+    begin = unit % chunks;
+    end = min(chunks, begin + last - unit);
+    unit += end - begin;
+    return true;
+  }
+};
+
+struct Place {
+  int token, channel;  // first of the tile
+
+  __device__ Place(int tile, Shape shape) {
+    const int token_tiles = (shape.tokens + TOKENS - 1) / TOKENS;
+    const int channel_tiles = (shape.channels + CHANNELS * CLUSTER - 1) / (CHANNELS * CLUSTER);
+    const int band = tile / (BAND * channel_tiles), rest = tile % (BAND * channel_tiles);
+    const int width = min(BAND, token_tiles - band * BAND);
+    token = (band * BAND + rest % width) * TOKENS;
+    channel = (rest / width * CLUSTER + (CLUSTER > 1 ? (int)cluster_rank() : 0)) * CHANNELS;
+  }
+};
+
+struct Stages {
+  u32 x, w, staging, full, empty, seen;
+
+  __device__ explicit Stages(u32 base) {
+    x = base;
+    w = x + STAGES * X_BYTES;
+    staging = w + STAGES * W_BYTES;
+    full = staging + WARPGROUPS * PASS * 128;
+    empty = full + STAGES * 8;
+    seen = empty + STAGES * 8;
+  }
+};
+
+// ---- the feeding thread -------------------------------------------------------------------------------------------------
+__device__ __forceinline__ void feed_weights(const Stages& s, int stage, const u8* weights, Place place, int chunk, Shape shape) {
+  const int codes = min(CODE_BYTES, (shape.inputs - chunk * CHUNK) * (CODE_BYTES / CHUNK));  // a last half chunk
+  const int bytes = SCALE_BYTES ? BLOCK_BYTES : codes;
+  const u64 row = SCALE_BYTES ? (u64)(shape.inputs / CHUNK) * BLOCK_BYTES : (u64)shape.inputs * (CODE_BYTES / CHUNK);
+  const int blocks = min(CHANNELS, max(0, shape.channels - place.channel)) / 64;
+  const u32 barrier = s.full + stage * 8;
+  barrier_expect(barrier, blocks * bytes + X_BYTES);
+  const u8* from = weights + place.channel / 64 * row + (u64)chunk * BLOCK_BYTES;
+  for (int b = 0; b < blocks; ++b) copy_bytes(s.w + stage * W_BYTES + b * BLOCK_BYTES, from + b * row, bytes, barrier);
+}
+
+__device__ __forceinline__ void feed_activations(const Stages& s, int stage, const TensorMap& x, Place place, int chunk) {
+  constexpr int ROWS = TOKENS / CLUSTER;
+  const int rank = CLUSTER > 1 ? cluster_rank() : 0;
+  const u32 barrier = s.full + stage * 8;
+  for (int b = 0; b < BOXES; ++b) {
+    const u32 to = s.x + stage * X_BYTES + b * TOKENS * 128 + rank * ROWS * 128;
+    const int column = chunk * CHUNK + b * (CHUNK / BOXES), row = place.token + rank * ROWS;
+    if (CLUSTER > 1) {
+      copy_box_to(to, x, column, row, barrier, (1 << CLUSTER) - 1);
+    } else {
+      copy_box(to, x, column, row, barrier);
+    }
+  }
+}
+
+__device__ void feed(const Stages& s, const TensorMap& x, const u8* weights, Shape shape, Walk walk) {
+  prefetch_map(x);
+  Walk ahead = walk;
+  int filled = 0;
+  while (filled < STAGES && ahead.next()) {  // weights do not wait for the kernel before
+    const Place place(ahead.tile, shape);
+    for (int chunk = ahead.begin; chunk < ahead.end && filled < STAGES; ++chunk) {
+      feed_weights(s, filled++, weights, place, chunk, shape);
+    }
+  }
+  wait_for_previous();
+  int stage = 0, round = 0;
+  while (walk.next()) {
+    const Place place(walk.tile, shape);
+    for (int chunk = walk.begin; chunk < walk.end; ++chunk) {
+      if (round) {
+        barrier_wait(s.empty + stage * 8, (round - 1) & 1);
+        feed_weights(s, stage, weights, place, chunk, shape);
+      }
+      feed_activations(s, stage, x, place, chunk);
+      if (++stage == STAGES) stage = 0, ++round;
+    }
+  }
+}
+
+// ---- operand A ------------------------------------------------------------------------------------------------------------
+// A lane's 16 bytes hold two k-steps: words (step, k half), low nibbles of channel g, high nibbles of channel g + 8.
+struct Scales {
+  u32 scale[2], offset[2];  // of channels g and g + 8
+};
+
+__device__ __forceinline__ Scales group_scales(u32 word) {
+  Scales found;
+  for (int h = 0; h < 2; ++h) {
+    const u32 pair = h ? word >> 16 : word;
+    found.scale[h] = pair & 0xFF;
+    found.offset[h] = (128 - (pair >> 8 & 0xFF) * found.scale[h]) * 0x01010101u;  // bytes (q - z) s + 128, no carries
+  }
+  return found;
+}
+
+__device__ __forceinline__ uint4 load16(u32 address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
+  return v;
+}
+
+__device__ __forceinline__ u32 load4(u32 address) {
+  u32 v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
+  return v;
+}
+
+__device__ __forceinline__ void widen_word(u32 word, const Scales& scales, u32& low, u32& high) {
+  low = word & 0x0F0F0F0F;
+  high = word >> 4 & 0x0F0F0F0F;
+  if (KIND == GROUP) {
+    low = (low * scales.scale[0] + scales.offset[0]) ^ 0x80808080u;
+    high = (high * scales.scale[1] + scales.offset[1]) ^ 0x80808080u;
+  }
+}
+
+#if KIND == 3
+// (q - zero) scale with one rounding: q - zero is exact (1024 + q in float16, 128 + q in bfloat16)
+__device__ __forceinline__ u32 widen_pair(u32 codes, u32 zero, u32 scale) {
+  u32 r;
+  if (FLOAT16) {
+    asm("{ .reg .b32 t;\n sub.rn.f16x2 t, %1, %2;\n mul.rn.f16x2 %0, t, %3; }" : "=r"(r) : "r"(codes | 0x64006400u), "r"(zero), "r"(scale));
+  } else {
+    asm("{ .reg .b32 t;\n sub.rn.bf16x2 t, %1, %2;\n mul.rn.bf16x2 %0, t, %3; }" : "=r"(r) : "r"(codes | 0x43004300u), "r"(zero), "r"(scale));
+  }
+  return r;
+}
+#endif
+
+// Two k-steps of 64 channels; `lane16` is the address of this thread's 16 bytes of the first half.
+__device__ __forceinline__ void operand(u32 (&a)[2][4], u32 lane16, int half, const Scales& scales) {
+#if KIND == 2
+  for (int step = 0; step < 2; ++step) {
+    const uint4 v = load16(lane16 + (half * 2 + step) * 2048);
+    a[step][0] = v.x, a[step][1] = v.y, a[step][2] = v.z, a[step][3] = v.w;
+  }
+#elif KIND == 3
+  u32 word[2];
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(word[0]), "=r"(word[1]) : "r"(lane16 + half / 2 * 2048 + half % 2 * 8));
+  for (int step = 0; step < 2; ++step) {
+    for (int i = 0; i < 4; ++i) {
+      a[step][i] = widen_pair(word[step] >> (4 * i) & 0x000F000F, scales.offset[i % 2], scales.scale[i % 2]);
+    }
+  }
+#else
+  const uint4 v = load16(lane16 + half * 2048);
+  widen_word(v.x, scales, a[0][0], a[0][1]);
+  widen_word(v.y, scales, a[0][2], a[0][3]);
+  widen_word(v.z, scales, a[1][0], a[1][1]);
+  widen_word(v.w, scales, a[1][2], a[1][3]);
+#endif
+}
+
+__device__ __forceinline__ Scales scales_of(u32 block, int row) {
+  Scales found = {};
+  if (KIND == GROUP) found = group_scales(load4(block + CODE_BYTES + row * 4));
+  if (KIND == A16) {  // a word a channel: scale in the low half, 1024 or 128 plus zero in the high half
+    for (int h = 0; h < 2; ++h) {
+      const u32 word = load4(block + CODE_BYTES + row * 8 + h * 4);
+      found.scale[h] = __byte_perm(word, 0, 0x1010), found.offset[h] = __byte_perm(word, 0, 0x3232);
+    }
+  }
+  return found;
+}
+
+// ---- sums -----------------------------------------------------------------------------------------------------------------
+typedef Sum Tile[BLOCKS][TOKENS / 2];
+
+__device__ __forceinline__ void multiply(Sum (&d)[TOKENS / 2], const u32 (&a)[4], u64 x, int accumulate) {
+  asm volatile(WGMMA : WGMMA_SUMS : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(x), "r"(accumulate));
+}
+
+__device__ __forceinline__ void release(const Stages& s, int stage) {
+  const int lane = threadIdx.x % 32;
+  if (CLUSTER > 1) {
+    if (lane < CLUSTER) barrier_arrive_at(s.empty + stage * 8, lane);
+  } else if (lane == 0) {
+    barrier_arrive(s.empty + stage * 8);
+  }
+}
+
+// Sums of a tile over its chunks; at the end all stages are released.
+__device__ __forceinline__ void accumulate(Tile& d, const Stages& s, int& stage, u32& parity, int chunks, int group) {
+  const int thread = threadIdx.x % 128, row = threadIdx.x % 128 / 32 * 8 + threadIdx.x % 32 / 4;
+  int before = stage;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    barrier_wait(s.full + stage * 8, parity);
+    const u32 w = s.w + stage * W_BYTES + group * BLOCKS * BLOCK_BYTES;
+    const u64 x = swizzled_rows(s.x + stage * X_BYTES);
+    Scales scales[BLOCKS];
+#pragma unroll
+    for (int b = 0; b < BLOCKS; ++b) scales[b] = scales_of(w + b * BLOCK_BYTES, row);
+#pragma unroll
+    for (int half = 0; half < HALVES; ++half) {
+      u32 a[BLOCKS][2][4];
+#pragma unroll
+      for (int b = 0; b < BLOCKS; ++b) operand(a[b], w + b * BLOCK_BYTES + thread * 16, half, scales[b]);
+      wgmma_fence();
+#pragma unroll
+      for (int step = 0; step < 2; ++step) {
+        const int at = half * 2 + step;  // 32 bytes further in the swizzled row; a box is 4 steps
+        const u64 here = x + (u64)((at % 4) * 32 + at / 4 * TOKENS * 128 >> 4);
+#pragma unroll
+        for (int b = 0; b < BLOCKS; ++b) multiply(d[b], a[b][step], here, chunk + at > 0);
+      }
+      wgmma_commit();
+      wgmma_wait<1>();
+      if (half == 0 && chunk > 0) release(s, before);
+    }
+    before = stage;
+    if (++stage == STAGES) stage = 0, parity ^= 1;
+  }
+  wgmma_wait<0>();
+  release(s, before);
+}
+
+// ---- tiles that are cut along K -------------------------------------------------------------------------------------------
+// Adds this block's part; true for the one that completes the tile, whose `d` then holds the whole sums.
+__device__ bool combined(Tile& d, Sum* sums, int* counter, int done, int all, int* seen, int group) {
+  const int thread = threadIdx.x % 128;
+#pragma unroll
+  for (int b = 0; b < BLOCKS; ++b) {
+#pragma unroll
+    for (int i = 0; i < TOKENS / 2; ++i) {
+#if KIND == 3
+      asm volatile("red.global.add.f32 [%0], %1;" ::"l"(sums + (b * (TOKENS / 2) + i) * 128 + thread), "f"(d[b][i]) : "memory");
+#else
+      asm volatile("red.global.add.s32 [%0], %1;" ::"l"(sums + (b * (TOKENS / 2) + i) * 128 + thread), "r"(d[b][i]) : "memory");
+#endif
+    }
+  }
+  __threadfence();
+  named_barrier(1 + group, 128);
+  if (thread == 0) *seen = atomicAdd(counter, done) + done;
+  named_barrier(1 + group, 128);
+  if (*seen != all) return false;
+  __threadfence();
+#pragma unroll
+  for (int b = 0; b < BLOCKS; ++b) {
+#pragma unroll
+    for (int i = 0; i < TOKENS / 2; ++i) {
+      Sum* from = sums + (b * (TOKENS / 2) + i) * 128 + thread;
+      d[b][i] = __ldcg(from);
+      *from = 0;
+    }
+  }
+  if (thread == 0) *counter = 0;
+  return true;
+}
+
+// ---- epilogue -------------------------------------------------------------------------------------------------------------
+struct Epilogue {
+  const u16 *scale, *scaled_zero, *bias, *token_scale, *token_sum;
+  u16* y;
+};
+
+struct ChannelFacts {
+  float scale, scaled_zero, bias;
+};
+
+struct TokenFacts {
+  float scale, sum;
+};
+
+__device__ __forceinline__ float biased(float r, float bias, bool has) {
+  return has ? add_kept(widened<FLOAT16>(rounded<FLOAT16>(r)), bias) : r;
+}
+
+// The order of rounding is that of model.py.
+__device__ __forceinline__ float scaled(Sum acc, const ChannelFacts& c, const TokenFacts& t) {
+#if KIND == 3
+  return acc;
+#else
+  const float sum = __int2float_rn(acc);
+  if (KIND != CHANNEL) return multiply_flushed(multiply_flushed(c.scale, t.scale), sum);
+  return fma_flushed(t.scale, multiply_flushed(c.scale, sum), -multiply_flushed(c.scaled_zero, t.sum));
+#endif
+}
+
+__device__ __forceinline__ ChannelFacts channel_facts(const Epilogue& e, int channel, Shape shape) {
+  ChannelFacts c = {};
+  if (channel >= shape.channels) return c;
+  if (KIND != A16) c.scale = widened<FLOAT16>(e.scale[channel]);
+  if (KIND == CHANNEL) c.scaled_zero = widened<FLOAT16>(e.scaled_zero[channel]);
+  if (e.bias) c.bias = widened<FLOAT16>(e.bias[channel]);
+  return c;
+}
+
+__device__ __forceinline__ TokenFacts token_facts(const Epilogue& e, int token, Shape shape) {
+  TokenFacts t = {};
+  if (token >= shape.tokens) return t;
+  if (KIND != A16) t.scale = widened<FLOAT16>(e.token_scale[token]);
+  if (KIND == CHANNEL) t.sum = widened<FLOAT16>(e.token_sum[token]);
+  return t;
+}
+
+// 16 bytes are 8 channels; chunk c of row r lies at c ^ (r % 8), so that neither side has bank conflicts.
+__device__ __forceinline__ u32 staged(u32 base, int row, int chunk) { return base + row * 128 + ((chunk ^ (row & 7)) << 4); }
+
+// Writes 64 channels of all tokens.
+__device__ void write_block(const Sum (&d)[TOKENS / 2], const Epilogue& e, Shape shape, int token, int channel, u32 staging, int group) {
+  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+  ChannelFacts c[2];
+  for (int h = 0; h < 2; ++h) c[h] = channel_facts(e, channel + warp * 16 + h * 8 + lane / 4, shape);
+  const bool has = e.bias != nullptr;
+#pragma unroll
+  for (int pass = 0; pass < TOKENS / PASS; ++pass) {
+    if (token + pass * PASS >= shape.tokens) break;
+    constexpr int TILES = PASS / 8;
+    u32 packed[TILES][2];
+#pragma unroll
+    for (int j = 0; j < TILES; ++j) {
+      const int first = token + pass * PASS + j * 8 + lane % 4 * 2;
+      const TokenFacts t0 = token_facts(e, first, shape), t1 = token_facts(e, first + 1, shape);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const Sum* sum = d + (pass * TILES + j) * 4 + h * 2;
+        packed[j][h] = rounded_pair<FLOAT16>(biased(scaled(sum[0], c[h], t0), c[h].bias, has),
+                                          biased(scaled(sum[1], c[h], t1), c[h].bias, has));
+      }
+    }
+    named_barrier(1 + group, 128);  // the pass before has been read
+#pragma unroll
+    for (int j = 0; j < TILES; j += 2) {
+      const int row = (TILES > 1 ? j + lane / 16 : j) * 8 + lane % 8;
+      const u32 to = staged(staging, row, warp * 2 + lane / 8 % 2);
+      if (TILES > 1) {
+        store_columns4(to, packed[j][0], packed[j][1], packed[(j + 1) % TILES][0], packed[(j + 1) % TILES][1]);
+      } else {
+        store_columns2(to, packed[j][0], packed[j][1]);
+      }
+    }
+    named_barrier(1 + group, 128);
+    for (int i = thread; i < PASS * 8; i += 128) {
+      const int row = i / 8, m = token + pass * PASS + row, n = channel + i % 8 * 8;
+      if (m < shape.tokens && channel < shape.channels) {
+        *(uint4*)(e.y + (u64)m * shape.channels + n) = load16(staged(staging, row, i % 8));
+      }
+    }
+  }
+}
+
+// ---- kernel ---------------------------------------------------------------------------------------------------------------
+__device__ __forceinline__ void consume(const Stages& s, const Epilogue& e, Shape shape, Walk walk, Sum* sums, int* counters) {
+  const int group = threadIdx.x / 128;
+  int* seen = (int*)(shared + (s.seen - s.x)) + group;
+  int stage = 0;
+  u32 parity = 0;
+  bool waited = false;
+  while (walk.next()) {
+    Tile d;
+    accumulate(d, s, stage, parity, walk.end - walk.begin, group);
+    if (!waited) wait_for_previous(), waited = true;
+    const Place place(walk.tile, shape);
+    if (walk.end - walk.begin < walk.chunks) {
+      const int part = ((walk.tile - walk.whole) * CLUSTER + (CLUSTER > 1 ? (int)cluster_rank() : 0)) * WARPGROUPS + group;
+      Sum* mine = sums + (u64)part * BLOCKS * (TOKENS / 2) * 128;
+      if (!combined(d, mine, counters + part, walk.end - walk.begin, walk.chunks, seen, group)) continue;
+    }
+#pragma unroll
+    for (int b = 0; b < BLOCKS; ++b) {
+      write_block(d[b], e, shape, place.token, place.channel + (group * BLOCKS + b) * 64, s.staging + group * PASS * 128, group);
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+    gemm(const __grid_constant__ TensorMap x, const u8* weights, const u16* scale, const u16* scaled_zero, const u16* bias,
+         const u16* token_scale, const u16* token_sum, u16* y, Sum* sums, int* counters, int tokens, int channels, int inputs,
+         int whole) {
+  const Stages s(shared_address(shared));
+  const Shape shape = {tokens, channels, inputs};
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < STAGES; ++i) {
+      barrier_init(s.full + i * 8, 1);
+      barrier_init(s.empty + i * 8, CLUSTER * WARPGROUPS * 4);
+    }
+    barrier_init_fence();
+  }
+  if (CLUSTER > 1) {
+    cluster_sync();
+  } else {
+    __syncthreads();
+  }
+  let_next_start();
+  const int tiles = (tokens + TOKENS - 1) / TOKENS * ((channels + CHANNELS * CLUSTER - 1) / (CHANNELS * CLUSTER));
+  const Walk walk(tiles, whole, (inputs + CHUNK - 1) / CHUNK);
+  if (threadIdx.x >= CONSUMERS) {
+    if (LARGE) registers_down<40>();
+    if (threadIdx.x == CONSUMERS) feed(s, x, weights, shape, walk);
+  } else {
+    if (LARGE) registers_up<232>();
+    const Epilogue e = {scale, scaled_zero, bias, token_scale, token_sum, y};
+    consume(s, e, shape, walk, sums, counters);
+  }
+  if (CLUSTER > 1) cluster_sync();  // no block leaves while another may still write to it
+}
