@@ -1,0 +1,140 @@
+"""The card's own limits, measured in the run that uses them: read bandwidth, INT8 by wgmma, launches, torch at 8192."""
+
+import ctypes
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+from gpu_kernels import record, runtime
+from gpu_kernels.bench.timing import Call, captured, measure, replayed_us
+
+SOURCE = "bench/ceilings.cu"
+READ_BYTES = 4 << 30
+BLOCK, LOADS = 256, (4, 8)
+GROUPS, ROWS, COLUMNS, DEPTH, STAGES = 2, 64, 256, 128, 4  # as in ceilings.cu
+SHARED_BYTES = (STAGES * COLUMNS + GROUPS * ROWS) * DEPTH + 1024
+PASSES = 200  # about half a millisecond
+SUSTAINED_S = 2.0
+WGMMA = {"registers": "wgmma_registers", "shared": "wgmma_shared"}
+SIZE = 8192  # of the square products by torch
+SEED = 2026
+
+
+def ceilings(sustained: bool = True, watch: record.Watch | None = None) -> dict[str, Any]:
+    """Every ceiling by name: bytes and operations a second, microseconds; `refused` where one could not be measured."""
+    found: dict[str, Any] = {}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"read": read_bandwidth, "launch": launches}
+    parts |= {f"int8_{name}": partial(int8_rate, symbol) for name, symbol in WGMMA.items()}
+    if sustained:
+        parts |= {"int8_sustained": partial(sustained_int8, watch), "torch": torch_products}
+    for name, part in parts.items():
+        try:
+            found |= part()
+        except Exception as fault:
+            found.setdefault("refused", {})[name] = f"{type(fault).__name__}: {fault}"[:300]
+    return found
+
+
+def read_bandwidth() -> dict[str, Any]:
+    """Bytes a second of the fastest of several launches that read READ_BYTES of random words once; sums are checked."""
+    import torch
+
+    draw = torch.Generator("cuda").manual_seed(SEED)
+    data = torch.empty(READ_BYTES // 4, dtype=torch.int32, device="cuda").random_(-(2**31), 2**31, generator=draw)
+    total = int(data.sum(dtype=torch.int64)) % 2**32
+    rates = {f"{loads} loads, {per} blocks": _read_rate(data, loads, per, total) for loads in LOADS for per in (8, 0)}
+    best = max(rates, key=lambda name: rates[name])
+    return {"read_bytes_per_s": rates[best], "read_by": best, "read_rates": rates}
+
+
+def _read_rate(data: Any, loads: int, per: int, total: int) -> float:
+    """`per` blocks a multiprocessor, or as many as there are chunks where it is 0."""
+    import torch
+
+    kernel = runtime.load(SOURCE, "read_once", {"LOADS": loads})
+    pieces = data.numel() // 4
+    grid = runtime.multiprocessors() * per or pieces // (BLOCK * loads)
+    sums = torch.full((grid * BLOCK // 32,), -1, dtype=torch.int32, device="cuda")
+    arguments = data, ctypes.c_uint64(pieces), sums
+    timing = measure([lambda: runtime.launch(kernel, grid, BLOCK, arguments)], 1e6 * READ_BYTES / 4.5e12)
+    if int(sums.sum(dtype=torch.int64)) % 2**32 != total:
+        raise ArithmeticError(f"read_once, {loads} loads, {grid} blocks: its sum is not that of the buffer")
+    return round(READ_BYTES / timing.us * 1e6)
+
+
+def _products(symbol: str) -> tuple[Call, float]:
+    """(a launch of PASSES passes on random operands, its operations); one pass is checked against float64 first."""
+    import torch
+
+    kernel = runtime.load(SOURCE, symbol, shared_bytes=SHARED_BYTES)
+    draw = torch.Generator("cuda").manual_seed(SEED)
+    shapes = (GROUPS, ROWS, DEPTH), (STAGES, COLUMNS, DEPTH)
+    a, b = (torch.randint(-128, 128, one, generator=draw, dtype=torch.int8, device="cuda") for one in shapes)
+    sums = torch.full((GROUPS, ROWS, COLUMNS), 1 << 30, dtype=torch.int32, device="cuda")
+
+    def run(passes: int) -> None:
+        grid, block = runtime.multiprocessors(), 128 * GROUPS
+        runtime.launch(kernel, grid, block, (a, b, sums, ctypes.c_int(passes)), shared_bytes=SHARED_BYTES)
+
+    run(1)
+    expected = a.double() @ b.double().sum(dim=0).T
+    if not torch.equal(sums.double(), expected):
+        raise ArithmeticError(f"{symbol}: {int((sums.double() != expected).sum())} of {sums.numel()} sums are wrong")
+    operations = 2.0 * runtime.multiprocessors() * PASSES * GROUPS * ROWS * COLUMNS * DEPTH * STAGES
+    return lambda: run(PASSES), operations
+
+
+def int8_rate(symbol: str) -> dict[str, Any]:
+    """Operations a second of a few milliseconds of products, A from registers or from shared memory."""
+    run, operations = _products(symbol)
+    timing = measure([run], 1e6 * operations / 1.9e15)
+    return {f"int8_{symbol.partition('_')[2]}_per_s": round(operations / timing.us * 1e6)}
+
+
+def sustained_int8(watch: record.Watch | None) -> dict[str, Any]:
+    """Operations a second over SUSTAINED_S on random operands, with clocks and power of its second half."""
+    import torch
+
+    run, operations = _products(WGMMA["registers"])
+    graph = captured([run], 20)
+    one_us = median(replayed_us(graph))
+    rounds = max(2, int(SUSTAINED_S * 1e6 / one_us) // 2)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
+    for mark in marks[:2]:
+        mark.record()
+        for _ in range(rounds):
+            graph.replay()
+    marks[1].synchronize()
+    begin = time.time()
+    marks[2].record()
+    torch.cuda.synchronize()
+    state = watch.since(begin) if watch else {}
+    first, second = (rounds * 20 * operations / marks[i].elapsed_time(marks[i + 1]) * 1e3 for i in range(2))
+    row = {"seconds": round(marks[0].elapsed_time(marks[2]) / 1e3, 3), "first_half_per_s": round(first)}
+    return {"int8_sustained_per_s": round(second), "int8_sustained": row | {"state": state}}
+
+
+def launches() -> dict[str, Any]:
+    """Microseconds that an empty kernel adds to a graph, started after the one before it or early."""
+    kernel = runtime.load(SOURCE, "empty")
+    found = {}
+    for name, early in (("launch_us", False), ("launch_early_us", True)):
+        found[name] = round(measure([partial(runtime.launch, kernel, 1, 32, (), early=early)], 2.0).us, 4)
+    return found
+
+
+def torch_products() -> dict[str, Any]:
+    """Operations a second of square products in bfloat16, INT8 and FP8 through torch."""
+    from gpu_kernels.bench.gemm_peers import PEERS
+    from gpu_kernels.bench.shapes import Gemm
+
+    shape = Gemm("square", SIZE, SIZE, SIZE)
+    found = {}
+    for name, peer in PEERS.items():
+        calls, fault = peer(shape, 1)
+        if fault:
+            raise ArithmeticError(f"{name}: {fault}")
+        found[f"{name}_{SIZE}_per_s"] = round(shape.operations / measure(calls, 600.0).us * 1e6)
+    return found
