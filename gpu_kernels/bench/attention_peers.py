@@ -6,6 +6,7 @@ A peer is `(shape, sets) -> (calls, fault)` as in `gemm_peers`. Query heads shar
 from functools import partial
 from typing import Any
 
+from gpu_kernels.bench.contest import Contender
 from gpu_kernels.bench.shapes import HEAD_SIZE, HEADS, KV_HEADS, Attention
 from gpu_kernels.bench.timing import Call
 
@@ -26,6 +27,19 @@ def operands(shape: Attention, sets: int) -> tuple[Any, list[tuple[Any, Any]]]:
 
     cache = [shape.batch, KV_HEADS, shape.context, HEAD_SIZE]
     return normal(shape.batch, HEADS, 1, HEAD_SIZE), [(normal(*cache), normal(*cache)) for _ in range(sets)]
+
+
+def contenders() -> dict[str, Contender]:
+    """By backend."""
+    return {name: Contender(partial(_prepare, name), _cache_bytes) for name in BACKENDS}
+
+
+def _cache_bytes(shape: Attention) -> int:
+    return shape.bytes_moved(16)
+
+
+def _prepare(backend: str, shape: Attention, sets: int) -> tuple[list[Call], str]:
+    return peer(backend, *operands(shape, sets))
 
 
 def peer(backend: str, query: Any, caches: list[tuple[Any, Any]]) -> tuple[list[Call], str]:

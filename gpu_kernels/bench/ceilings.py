@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from gpu_kernels import record, runtime
+from gpu_kernels.bench.contest import guarded
 from gpu_kernels.bench.timing import Call, captured, measure, replayed_us
 
 SOURCE = "bench/ceilings.cu"
@@ -29,11 +30,14 @@ def ceilings(sustained: bool = True, watch: record.Watch | None = None) -> dict[
     parts |= {f"int8_{name}": partial(int8_rate, symbol) for name, symbol in WGMMA.items()}
     if sustained:
         parts |= {"int8_sustained": partial(sustained_int8, watch), "torch": torch_products}
+    elif runtime.architecture() != "sm_90a":
+        parts["torch"] = torch_products  # then they are the only INT8 rate
     for name, part in parts.items():
-        try:
-            found |= part()
-        except Exception as fault:
-            found.setdefault("refused", {})[name] = f"{type(fault).__name__}: {fault}"[:300]
+        step = guarded(part)
+        if "refused" in step:
+            found.setdefault("refused", {})[name] = step["refused"]
+        else:
+            found |= step
     return found
 
 

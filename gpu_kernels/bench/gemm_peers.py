@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from gpu_kernels.bench.contest import Contender
 from gpu_kernels.bench.shapes import Gemm
 from gpu_kernels.bench.timing import Call
 
@@ -70,6 +71,15 @@ def fp8(shape: Gemm, sets: int) -> tuple[list[Call], str]:
 
 PEERS: dict[str, Peer] = {"torch_bf16": bfloat16, "torch_int8": int8, "torch_fp8": fp8}
 WEIGHT_BYTES = {"torch_bf16": 2, "torch_int8": 1, "torch_fp8": 1}
+
+
+def contenders() -> dict[str, Contender]:
+    """By name."""
+    return {name: Contender(peer, partial(_bytes_of, WEIGHT_BYTES[name])) for name, peer in PEERS.items()}
+
+
+def _bytes_of(each: int, shape: Gemm) -> int:
+    return each * shape.n * shape.k
 
 
 def _fault(name: str, call: Call, out: Any, x: Any, w: Any) -> str:

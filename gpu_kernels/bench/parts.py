@@ -1,0 +1,86 @@
+"""The parts of the bench, each a stream of rows: `part`, `name`, `floor_us` by column, `columns` by contender.
+
+The decode layer, the activation kernels and the ablation twins bring theirs along: a module `bench` in their folder
+with `rows(limits) -> Iterator[row]`, where `limits` are the ceilings of the run; and `count`, how many they are.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+from gpu_kernels.bench.contest import Contender, columns, guarded
+from gpu_kernels.bench.shapes import Attention, Gemm, attentions, gemms
+
+Row = dict[str, Any]
+Limits = Mapping[str, Any]
+FOLDERS = {"layer": "decode_layer", "activations": "activations", "ablations": "w4a8_portable"}
+PARTS = ("ceilings", "gemm", "attention", *FOLDERS)
+KV_BITS = {"kv4": 4, "kv8": 8, "kv16": 16, "sdpa_cudnn": 16, "sdpa_flash": 16}
+
+
+def gemm_rows(limits: Limits) -> Iterator[Row]:
+    """Ours and torch's on every shape."""
+    from gpu_kernels.bench import gemm_ours, gemm_peers
+
+    contenders = gemm_ours.contenders() | gemm_peers.contenders()
+    for shape in gemms():
+        yield gemm_row(shape, contenders, limits)
+
+
+def gemm_row(shape: Gemm, contenders: Mapping[str, Contender], limits: Limits) -> Row:
+    """One shape; floors of W4A8 without and with groups."""
+    rates = limits["read_bytes_per_s"], int8_ceiling(limits)
+    floors = {"channel": shape.floor_us(*rates), "group": shape.floor_us(*rates, grouped=True)}
+    found = columns(shape, contenders, floors["channel"], limits["l2_bytes"])
+    return {"part": "gemm", "name": shape.name, **asdict(shape), "floor_us": floors, "columns": found}
+
+
+def int8_ceiling(limits: Limits) -> float:
+    """Operations a second: the faster of wgmma with A in registers and in shared memory; without it, torch's."""
+    names = "int8_registers_per_s", "int8_shared_per_s", "torch_int8_8192_per_s"
+    return float(max(limits[name] for name in names if name in limits))
+
+
+def attention_rows(limits: Limits) -> Iterator[Row]:
+    """Ours and torch's on every shape."""
+    from gpu_kernels.bench import attention_peers
+
+    ours = guarded(_attention_ours)
+    contenders = ours.get("contenders", {}) | attention_peers.contenders()
+    for shape in attentions():
+        row = attention_row(shape, contenders, limits)
+        yield row if "contenders" in ours else row | {"columns": {"kv4": ours} | row["columns"]}
+
+
+def _attention_ours() -> dict[str, Any]:
+    return {"contenders": import_module("gpu_kernels.kv4_attention.bench").contenders()}
+
+
+def attention_row(shape: Attention, contenders: Mapping[str, Contender], limits: Limits) -> Row:
+    """One shape; the floor of each width of the cache."""
+    floors = {str(bits): shape.floor_us(limits["read_bytes_per_s"], bits) for bits in (4, 8, 16)}
+    found = columns(shape, contenders, floors["4"], limits["l2_bytes"])
+    return {"part": "attention", "name": shape.name, **asdict(shape), "floor_us": floors, "columns": found}
+
+
+def brought_rows(part: str, limits: Limits) -> Iterator[Row]:
+    """The rows of a kernel's own bench."""
+    for row in import_module(f"gpu_kernels.{FOLDERS[part]}.bench").rows(limits):
+        yield {"part": part} | row
+
+
+def rows_of(part: str) -> Callable[[Limits], Iterator[Row]]:
+    """How a part is run."""
+    known = {"gemm": gemm_rows, "attention": attention_rows}
+    return known.get(part) or (lambda limits: brought_rows(part, limits))
+
+
+def counts(part: str) -> int:
+    """How many rows a part has, for a progress bar."""
+    if part == "ceilings":
+        return 1
+    if part in FOLDERS:
+        found = guarded(lambda: {"count": import_module(f"gpu_kernels.{FOLDERS[part]}.bench").count})
+        return int(found.get("count", 1))
+    return len(list(gemms() if part == "gemm" else attentions()))
