@@ -1,0 +1,67 @@
+"""Tiles of the attention kernel, sizes of its cache and workspace, and how sequences are split. No torch, no CUDA."""
+
+from dataclasses import dataclass
+
+PAGE_TOKENS, GROUP_TOKENS = 64, 16
+BITS, SIZES = (4, 8, 16), (64, 128, 256)
+MOST_HEADS = 16  # query heads of one kv head in a block
+_KEY_BIAS = {4: 64, 8: -128, 16: 0}
+
+
+def row_bytes(size: int, bits: int) -> int:
+    """Of one token's key, or value."""
+    return size * bits // 8
+
+
+def group_bytes(size: int, bits: int) -> int:
+    """Of 16 tokens' keys and values of one head, with scales and zeros."""
+    return GROUP_TOKENS * (2 * row_bytes(size, bits) + (8 if bits < 16 else 0))
+
+
+def page_bytes(size: int, bits: int) -> int:
+    """Of 64 tokens' keys and values of one head."""
+    return PAGE_TOKENS // GROUP_TOKENS * group_bytes(size, bits)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a thread block works.
+
+    tokens      that a warp takes at a time: 16, 32 or 64
+    stages      such tiles on their way to a warp
+    warps       of a block, each with tiles of its own
+    resident    blocks a multiprocessor has room for
+    """
+
+    tokens: int
+    stages: int
+    warps: int
+    resident: int
+
+    def shared_bytes(self, size: int, bits: int, heads: int) -> int:
+        """Dynamic shared memory of a block."""
+        columns = -(-heads // 8) * 8
+        head = 8 * self.warps * self.stages + columns * (size + 8) * 2 + 4 * size + 8 * (self.warps + 1) * columns + 4
+        stages = self.warps * self.stages * self.tokens // GROUP_TOKENS * group_bytes(size, bits)
+        return (-(-head // 8) * 8 + 127) // 128 * 128 + max(stages, self.warps * heads * (size + 4) * 4)
+
+
+def macros(
+    tile: Tile, size: int, bits: int, heads: int, new: bool, kept: bool, early: bool = False, bulk: bool = True
+) -> dict[str, int]:
+    """Of `kernel.cu`."""
+    own = {"SIZE": size, "BITS": bits, "HEADS": heads, "NEW": int(new), "KEPT": int(kept), "ROTATED": 1}
+    how = {"TILE": tile.tokens, "STAGES": tile.stages, "WARPS": tile.warps, "RESIDENT": tile.resident}
+    return own | how | {"EARLY": int(early), "KEY_BIAS": _KEY_BIAS[bits], "BULK": int(bulk and not kept)}
+
+
+def workspace_bytes(batch: int, kv_heads: int, group: int, splits: int, size: int) -> int:
+    """Counters (zero between launches) and partial sums of one launch."""
+    heads = min(group, MOST_HEADS)
+    items = batch * kv_heads * -(-group // heads)
+    return counters_bytes(items) + (4 * items * splits * heads * (size + 2) if splits > 1 else 0)
+
+
+def counters_bytes(items: int) -> int:
+    """Of one counter an item, to a multiple of 128."""
+    return -(-4 * items // 128) * 128
