@@ -100,7 +100,8 @@ def check(kernel: Kernel, case: Any) -> Row:
     try:
         found = kernel.module.found(case)
         fault = _names_differ(expected, found) or kernel.module.fault(case, expected, found)
-        row |= {"fault": fault, "outputs": {name: _output(expected[name], found[name]) for name in expected}}
+        both = [name for name in expected if name in found]
+        row |= {"fault": fault, "outputs": {name: _output(expected[name], found[name]) for name in both}}
     except Exception as error:
         row |= {"fault": f"{type(error).__name__}: {error}"[:500], "outputs": {}}
     return row | {"model_s": round(between - begin, 3), "gpu_s": round(time.perf_counter() - between, 3)}

@@ -14,6 +14,7 @@ from gpu_kernels.bench.timing import Call, captured, measure, replayed_us
 SOURCE = "bench/ceilings.cu"
 READ_BYTES = 4 << 30
 BLOCK, LOADS = 256, (4, 8)
+MACROS = {"LOADS": 8}  # where it does not matter
 GROUPS, ROWS, COLUMNS, DEPTH, STAGES = 2, 64, 256, 128, 4  # as in ceilings.cu
 SHARED_BYTES = (STAGES * COLUMNS + GROUPS * ROWS) * DEPTH + 1024
 PASSES = 200  # about half a millisecond
@@ -72,7 +73,7 @@ def _products(symbol: str) -> tuple[Call, float]:
     """(a launch of PASSES passes on random operands, its operations); one pass is checked against float64 first."""
     import torch
 
-    kernel = runtime.load(SOURCE, symbol, shared_bytes=SHARED_BYTES)
+    kernel = runtime.load(SOURCE, symbol, MACROS, SHARED_BYTES)
     draw = torch.Generator("cuda").manual_seed(SEED)
     shapes = (GROUPS, ROWS, DEPTH), (STAGES, COLUMNS, DEPTH)
     a, b = (torch.randint(-128, 128, one, generator=draw, dtype=torch.int8, device="cuda") for one in shapes)
@@ -122,7 +123,7 @@ def sustained_int8(watch: record.Watch | None) -> dict[str, Any]:
 
 def launches() -> dict[str, Any]:
     """Microseconds that an empty kernel adds to a graph, started after the one before it or early."""
-    kernel = runtime.load(SOURCE, "empty")
+    kernel = runtime.load(SOURCE, "empty", MACROS)
     found = {}
     for name, early in (("launch_us", False), ("launch_early_us", True)):
         found[name] = round(measure([partial(runtime.launch, kernel, 1, 32, (), early=early)], 2.0).us, 4)
