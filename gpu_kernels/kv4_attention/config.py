@@ -59,7 +59,7 @@ def workspace_bytes(batch: int, kv_heads: int, group: int, splits: int, size: in
     """Counters (zero between launches) and partial sums of one launch."""
     heads = min(group, MOST_HEADS)
     items = batch * kv_heads * -(-group // heads)
-    return counters_bytes(items) + (4 * items * splits * heads * (size + 2) if splits > 1 else 0)
+    return counters_bytes(items) + (4 * items * splits * heads * (size + 4) if splits > 1 else 0)
 
 
 def counters_bytes(items: int) -> int:

@@ -424,7 +424,7 @@ __device__ __forceinline__ void write_output(u16* output, const Part& part) {
 // grid (splits, kv heads x chunks of HEADS query heads, sequences). Shapes: query, output [B, query heads, SIZE], key, value
 // [B, kv heads, SIZE], cosine, sine [B, SIZE / 2], cache as above, table [B, table_width], lengths [B], kept [B, kv heads,
 // kept_width], counts [B, kv heads]; workspace: counters u32 [B, grid y] (zero between launches), then from `parts` on
-// float [B, grid y, splits, HEADS, SIZE + 2]
+// float [B, grid y, splits, HEADS, SIZE + 4]
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attend(const u16* __restrict__ query, const u16* __restrict__ key, const u16* __restrict__ value,
            const float* __restrict__ cosine, const float* __restrict__ sine, u8* cache, const int* __restrict__ table,
@@ -523,7 +523,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   leave(shared, outputs, state, heads, warp, g, t);
   __syncthreads();
 
-  float* part_of = parts + (((size_t)sequence * gridDim.y + blockIdx.y) * splits) * (HEADS * (SIZE + 2));
+  float* part_of = parts + (((size_t)sequence * gridDim.y + blockIdx.y) * splits) * (HEADS * (SIZE + 4));
   for (int i = threadIdx.x; i < heads * (SIZE / 4); i += THREADS) {
     int h = i / (SIZE / 4), element = i % (SIZE / 4) * 4;
     Part all = nothing();
@@ -537,7 +537,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     if (active == 1) {
       write_output(output + (first_head + h) * SIZE + element, all);
     } else {
-      float* to = part_of + split * (HEADS * (SIZE + 2));
+      float* to = part_of + split * (HEADS * (SIZE + 4));
       *(float4*)(to + h * SIZE + element) = all.output;
       if (element == 0) to[HEADS * SIZE + h] = all.top, to[HEADS * SIZE + HEADS + h] = all.sum;
     }
@@ -560,7 +560,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     Part all = nothing();
 #pragma unroll 4
     for (int s = 0; s < active; ++s) {
-      const float* part = part_of + s * (HEADS * (SIZE + 2));
+      const float* part = part_of + s * (HEADS * (SIZE + 4));
       join(all, __ldcg((const float4*)(part + h * SIZE + element)), __ldcg(part + HEADS * SIZE + h),
            __ldcg(part + HEADS * SIZE + HEADS + h));
     }
