@@ -19,14 +19,6 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// at the same address in another block of the cluster
-__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
-  asm volatile(
-      "{ .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n"
-      " mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(barrier), "r"(rank)
-      : "memory");
-}
-
 __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
   asm volatile(
       "{ .reg .pred done;\n again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
@@ -41,8 +33,15 @@ __device__ __forceinline__ u32 cluster_rank() {
   return rank;
 }
 
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::: "memory");
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+// to the same address in the shared memory of another block of the cluster ("mapa", "st.shared::cluster")
+__device__ __forceinline__ void store16_at(u32 address, u32 rank, u32 a, u32 b, u32 c, u32 d) {
+  asm volatile(
+      "{ .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n"
+      " st.shared::cluster.v4.u32 [there], {%2, %3, %4, %5}; }" ::"r"(address), "r"(rank), "r"(a), "r"(b), "r"(c), "r"(d)
+      : "memory");
 }
 
 // ---- the copy engine: "cp.async.bulk", "cp.async.bulk.tensor" -------------------------------------------------------------
@@ -67,15 +66,6 @@ __device__ __forceinline__ void copy_box(u32 to, const TensorMap& map, int colum
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
       "l"(&map), "r"(column), "r"(row), "r"(barrier)
-      : "memory");
-}
-
-// the same box to the same address in every block of `mask`, each of whose barriers is told
-__device__ __forceinline__ void copy_box_to(u32 to, const TensorMap& map, int column, int row, u32 barrier, u16 mask) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-      " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(mask)
       : "memory");
 }
 

@@ -17,10 +17,10 @@ class Tile:
     """How one thread block works.
 
     tokens        8, 16, 32, 64, 128 or 256: the N of wgmma
-    warpgroups    that multiply, 1 or 2 (one more thread or warpgroup feeds them)
+    warpgroups    that multiply, 1 or 2 (one more warp or warpgroup feeds them)
     blocks        of 64 channels that each of them has
     stages        of the ring in shared memory
-    cluster       blocks of neighbouring channels that share the activations, 1, 2 or 4
+    split         blocks (a cluster) that share a tile, each a part of K: 1, 2, 4 or 8
     resident      blocks a multiprocessor has room for
     """
 
@@ -28,7 +28,7 @@ class Tile:
     warpgroups: int
     blocks: int
     stages: int
-    cluster: int = 1
+    split: int = 1
     resident: int = 1
 
     @property
@@ -42,35 +42,26 @@ class Tile:
         large = self.warpgroups * self.blocks * self.tokens > _ACCUMULATORS
         return 128 * self.warpgroups + (128 if large else 32)
 
+    @property
+    def owned(self) -> int:
+        """Tokens that a block writes in the end (OWN in kernel.cu)."""
+        return self.tokens // min(self.split, self.tokens // 8)
+
     def shared_bytes(self, kind: str) -> int:
-        """Dynamic shared memory: stages, staging of results, barriers."""
+        """Dynamic shared memory: stages, staging of results, sums from other blocks, barriers."""
         x = self.tokens * CHUNK * (2 if kind == "w4a16" else 1)
-        staging = self.warpgroups * min(self.tokens, 64) * 128
-        return self.stages * (x + self.channels // 64 * block_bytes(kind) + 16) + staging + 4 * self.warpgroups
+        once = 64 if self.tokens > 64 and self.owned > 32 else min(self.owned, 32)  # PASS
+        parts = (self.split - 1) * self.channels * self.owned * 4
+        return self.stages * (x + self.channels // 64 * block_bytes(kind) + 16) + self.warpgroups * once * 128 + parts
 
     def tiles(self, tokens: int, channels: int) -> int:
         """Tiles of a problem, each the work of one cluster."""
-        return -(-tokens // self.tokens) * -(-channels // (self.channels * self.cluster))
+        return -(-tokens // self.tokens) * -(-channels // self.channels)
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """A tile, the clusters that run at once, and how many tiles are not cut along K."""
-
-    tile: Tile
-    clusters: int
-    whole: int
-    cut: int  # tiles that are
-
-    @property
-    def partial_sums(self) -> int:
-        """32-bit numbers of the workspace."""
-        return self.cut * self.tile.cluster * self.tile.channels * self.tile.tokens
-
-    @property
-    def counters(self) -> int:
-        """Counters of the workspace."""
-        return self.cut * self.tile.cluster * self.tile.warpgroups
+    def grid(self, tokens: int, channels: int, multiprocessors: int) -> int:
+        """Clusters: one a tile, but not more single blocks than run at once, which then take tile after tile."""
+        tiles = self.tiles(tokens, channels)
+        return min(tiles, multiprocessors * self.resident) if self.split == 1 else tiles
 
 
 def block_bytes(kind: str) -> int:
@@ -83,26 +74,12 @@ def packed_bytes(kind: str, channels: int, inputs: int) -> int:
     return channels // 64 * inputs * block_bytes(kind) // CHUNK
 
 
-def schedule(tile: Tile, tokens: int, channels: int, multiprocessors: int, cut: bool) -> Schedule:
-    """Tiles in whole waves, and, if `cut`, the last incomplete wave and the one before it spread evenly (stream-K)."""
-    tiles, clusters = tile.tiles(tokens, channels), multiprocessors // tile.cluster
-    if not cut or tiles % clusters == 0:
-        return Schedule(tile, min(clusters, tiles), tiles, 0)
-    whole = max(0, tiles // clusters - 1) * clusters
-    return Schedule(tile, clusters, whole, tiles - whole)
-
-
-def choose(kind: str, tokens: int, channels: int, inputs: int, multiprocessors: int = 132) -> Schedule:
-    """The schedule that the operator takes."""
-    tile, cut = _tile(kind, tokens, channels)
-    return schedule(tile, tokens, channels, multiprocessors, cut)
-
-
-def _tile(kind: str, tokens: int, channels: int) -> tuple[Tile, bool]:
+def choose(kind: str, tokens: int, channels: int, inputs: int, multiprocessors: int = 132) -> Tile:
+    """The tile that the operator takes."""
     for most, tile in SMALL:
         if tokens <= most:
-            return tile, True
-    return LARGE, True
+            return tile
+    return LARGE
 
 
 SMALL = (
@@ -111,7 +88,7 @@ SMALL = (
     (32, Tile(32, 2, 1, 7, 1, 2)),
     (64, Tile(64, 2, 1, 5, 1, 2)),
 )
-LARGE = Tile(128, 2, 2, 5, 2)
+LARGE = Tile(256, 2, 1, 4)
 
 
 def wgmma_macros(kind: str, tokens: int, float16: bool) -> dict[str, str]:
@@ -141,7 +118,7 @@ def macros(kind: str, tile: Tile, float16: bool) -> dict[str, object]:
         "WARPGROUPS": tile.warpgroups,
         "BLOCKS": tile.blocks,
         "STAGES": tile.stages,
-        "CLUSTER": tile.cluster,
+        "SPLIT": tile.split,
         "RESIDENT": tile.resident,
         "FLOAT16": int(float16),
         **wgmma_macros(kind, tile.tokens, float16),

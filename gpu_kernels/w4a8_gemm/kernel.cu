@@ -1,11 +1,10 @@
 // y = x W^T on Hopper with wgmma: the weights are operand A, widened in registers, the activations are operand B.
 //
 // A block computes CHANNELS x TOKENS outputs. One thread feeds a ring of STAGES shared-memory stages by the copy engine;
-// WARPGROUPS warpgroups take BLOCKS x 64 output channels each. CLUSTER blocks of neighbouring channels share each box of
-// activations (multicast). Tiles beyond `whole` are cut along K and spread evenly over the blocks (stream-K): their sums
-// are added in `sums`, and who adds last writes the outputs and leaves zeros.
+// WARPGROUPS warpgroups take BLOCKS x 64 output channels each. A cluster of SPLIT blocks shares a tile, each a part of K;
+// their int32 sums meet in the shared memory of the block that owns the tokens.
 //
-// Macros: KIND, TOKENS, WARPGROUPS, BLOCKS, STAGES, CLUSTER, RESIDENT (blocks a multiprocessor), FLOAT16 (float16 or
+// Macros: KIND, TOKENS, WARPGROUPS, BLOCKS, STAGES, SPLIT, RESIDENT (blocks a multiprocessor), FLOAT16 (float16 or
 // bfloat16 results), WGMMA and WGMMA_SUMS (the instruction's text and its accumulators, see config.py).
 #include "common/hopper.cuh"
 #include "common/rounded.cuh"
@@ -21,7 +20,10 @@ constexpr int BLOCK_BYTES = CODE_BYTES + SCALE_BYTES;
 constexpr int CHANNELS = WARPGROUPS * BLOCKS * 64;
 constexpr int X_BYTES = TOKENS * 128 * BOXES;
 constexpr int W_BYTES = CHANNELS / 64 * BLOCK_BYTES;
-constexpr int PASS = TOKENS < 64 ? TOKENS : 64;  // tokens that a warpgroup writes at once
+constexpr int OWNERS = SPLIT < TOKENS / 8 ? SPLIT : TOKENS / 8;  // blocks of a cluster that write outputs
+constexpr int OWN = TOKENS / OWNERS;                             // tokens of each
+constexpr int PASS = OWN < 32 ? OWN : TOKENS > 64 && OWN > 32 ? 64 : 32;  // tokens that a warpgroup writes at once
+constexpr int PART_BYTES = WARPGROUPS * BLOCKS * OWN * 256;      // sums of another block for the tokens owned
 constexpr int CONSUMERS = WARPGROUPS * 128;
 constexpr bool LARGE = WARPGROUPS * BLOCKS * TOKENS > 256;  // accumulators ask for more than an even share of registers
 constexpr int THREADS = CONSUMERS + (LARGE ? 128 : 32);
@@ -29,8 +31,12 @@ constexpr int BAND = 8;  // token tiles that are taken together, so that weights
 
 #if KIND == 3
 typedef float Sum;
+__device__ __forceinline__ u32 as_word(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ float as_sum(u32 x) { return __uint_as_float(x); }
 #else
 typedef int Sum;
+__device__ __forceinline__ u32 as_word(int x) { return (u32)x; }
+__device__ __forceinline__ int as_sum(u32 x) { return (int)x; }
 #endif
 
 extern __shared__ __align__(1024) u8 shared[];
@@ -39,33 +45,18 @@ struct Shape {
   int tokens, channels, inputs;
 };
 
-// The chunks of this cluster, tile by tile.
+// The tiles of this cluster, and this block's chunks of each.
 struct Walk {
-  int next_whole, whole, clusters, chunks, unit, last;
-  int tile, begin, end;
+  int tile, tiles, begin, end;
 
-  __device__ Walk(int tiles, int whole_, int chunks_) : whole(whole_), chunks(chunks_) {
-    const int me = blockIdx.x / CLUSTER;
-    clusters = gridDim.x / CLUSTER;
-    next_whole = me;
-    const int units = (tiles - whole) * chunks;
-    unit = (int)((long long)units * me / clusters);
-    last = (int)((long long)units * (me + 1) / clusters);
+  __device__ Walk(int tiles_, int chunks) : tile(blockIdx.x / SPLIT), tiles(tiles_) {
+    const int rank = blockIdx.x % SPLIT;
+    begin = chunks * rank / SPLIT;
+    end = chunks * (rank + 1) / SPLIT;
   }
 
-  __device__ bool next() {
-    if (next_whole < whole) {
-      tile = next_whole, begin = 0, end = chunks;
-      next_whole += clusters;
-      return true;
-    }
-    if (unit >= last) return false;
-    tile = whole + unit / chunks;
-    begin = unit % chunks;
-    end = min(chunks, begin + last - unit);
-    unit += end - begin;
-    return true;
-  }
+  __device__ bool more() const { return tile < tiles; }
+  __device__ void next() { tile += gridDim.x / SPLIT; }
 };
 
 struct Place {
@@ -73,24 +64,24 @@ struct Place {
 
   __device__ Place(int tile, Shape shape) {
     const int token_tiles = (shape.tokens + TOKENS - 1) / TOKENS;
-    const int channel_tiles = (shape.channels + CHANNELS * CLUSTER - 1) / (CHANNELS * CLUSTER);
+    const int channel_tiles = (shape.channels + CHANNELS - 1) / CHANNELS;
     const int band = tile / (BAND * channel_tiles), rest = tile % (BAND * channel_tiles);
     const int width = min(BAND, token_tiles - band * BAND);
     token = (band * BAND + rest % width) * TOKENS;
-    channel = (rest / width * CLUSTER + (CLUSTER > 1 ? (int)cluster_rank() : 0)) * CHANNELS;
+    channel = rest / width * CHANNELS;
   }
 };
 
 struct Stages {
-  u32 x, w, staging, full, empty, seen;
+  u32 x, w, staging, parts, full, empty;
 
   __device__ explicit Stages(u32 base) {
     x = base;
     w = x + STAGES * X_BYTES;
     staging = w + STAGES * W_BYTES;
-    full = staging + WARPGROUPS * PASS * 128;
+    parts = staging + WARPGROUPS * PASS * 128;
+    full = parts + (SPLIT - 1) * PART_BYTES;
     empty = full + STAGES * 8;
-    seen = empty + STAGES * 8;
   }
 };
 
@@ -107,25 +98,16 @@ __device__ __forceinline__ void feed_weights(const Stages& s, int stage, const u
 }
 
 __device__ __forceinline__ void feed_activations(const Stages& s, int stage, const TensorMap& x, Place place, int chunk) {
-  constexpr int ROWS = TOKENS / CLUSTER;
-  const int rank = CLUSTER > 1 ? cluster_rank() : 0;
-  const u32 barrier = s.full + stage * 8;
   for (int b = 0; b < BOXES; ++b) {
-    const u32 to = s.x + stage * X_BYTES + b * TOKENS * 128 + rank * ROWS * 128;
-    const int column = chunk * CHUNK + b * (CHUNK / BOXES), row = place.token + rank * ROWS;
-    if (CLUSTER > 1) {
-      copy_box_to(to, x, column, row, barrier, (1 << CLUSTER) - 1);
-    } else {
-      copy_box(to, x, column, row, barrier);
-    }
+    const u32 to = s.x + stage * X_BYTES + b * TOKENS * 128;
+    copy_box(to, x, chunk * CHUNK + b * (CHUNK / BOXES), place.token, s.full + stage * 8);
   }
 }
 
 __device__ void feed(const Stages& s, const TensorMap& x, const u8* weights, Shape shape, Walk walk) {
   prefetch_map(x);
-  Walk ahead = walk;
   int filled = 0;
-  while (filled < STAGES && ahead.next()) {  // weights do not wait for the kernel before
+  for (Walk ahead = walk; filled < STAGES && ahead.more(); ahead.next()) {  // weights do not wait for the kernel before
     const Place place(ahead.tile, shape);
     for (int chunk = ahead.begin; chunk < ahead.end && filled < STAGES; ++chunk) {
       feed_weights(s, filled++, weights, place, chunk, shape);
@@ -133,7 +115,7 @@ __device__ void feed(const Stages& s, const TensorMap& x, const u8* weights, Sha
   }
   wait_for_previous();
   int stage = 0, round = 0;
-  while (walk.next()) {
+  for (; walk.more(); walk.next()) {
     const Place place(walk.tile, shape);
     for (int chunk = walk.begin; chunk < walk.end; ++chunk) {
       if (round) {
@@ -196,28 +178,39 @@ __device__ __forceinline__ u32 widen_pair(u32 codes, u32 zero, u32 scale) {
 }
 #endif
 
-// Two k-steps of 64 channels; `lane16` is the address of this thread's 16 bytes of the first half.
-__device__ __forceinline__ void operand(u32 (&a)[2][4], u32 lane16, int half, const Scales& scales) {
-#if KIND == 2
-  for (int step = 0; step < 2; ++step) {
-    const uint4 v = load16(lane16 + (half * 2 + step) * 2048);
-    a[step][0] = v.x, a[step][1] = v.y, a[step][2] = v.z, a[step][3] = v.w;
-  }
-#elif KIND == 3
-  u32 word[2];
-  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(word[0]), "=r"(word[1]) : "r"(lane16 + half / 2 * 2048 + half % 2 * 8));
-  for (int step = 0; step < 2; ++step) {
-    for (int i = 0; i < 4; ++i) {
-      a[step][i] = widen_pair(word[step] >> (4 * i) & 0x000F000F, scales.offset[i % 2], scales.scale[i % 2]);
-    }
-  }
+constexpr int WORDS = KIND == INT8 ? 8 : KIND == A16 ? 2 : 4;  // packed, of two k-steps
+
+// A thread's words of a half; `lane16` is the address of its 16 bytes of the first.
+__device__ __forceinline__ void load_words(u32 (&words)[WORDS], u32 lane16, int half) {
+#if KIND == 3
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "r"(lane16 + half / 2 * 2048 + half % 2 * 8));
 #else
-  const uint4 v = load16(lane16 + half * 2048);
-  widen_word(v.x, scales, a[0][0], a[0][1]);
-  widen_word(v.y, scales, a[0][2], a[0][3]);
-  widen_word(v.z, scales, a[1][0], a[1][1]);
-  widen_word(v.w, scales, a[1][2], a[1][3]);
+#pragma unroll
+  for (int i = 0; i < WORDS / 4; ++i) {
+    const uint4 v = load16(lane16 + (half * (WORDS / 4) + i) * 2048);
+    words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
+  }
 #endif
+}
+
+// Two k-steps of operand A, complete before what follows.
+__device__ __forceinline__ void operand(u32 (&a)[2][4], const u32 (&words)[WORDS], const Scales& scales) {
+#pragma unroll
+  for (int step = 0; step < 2; ++step) {
+#if KIND == 2
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[step][i] = words[step * 4 + i];
+#elif KIND == 3
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      a[step][i] = widen_pair(words[step] >> (4 * i) & 0x000F000F, scales.offset[i % 2], scales.scale[i % 2]);
+    }
+#else
+    widen_word(words[step * 2], scales, a[step][0], a[step][1]);
+    widen_word(words[step * 2 + 1], scales, a[step][2], a[step][3]);
+#endif
+    asm volatile("" : "+r"(a[step][0]), "+r"(a[step][1]), "+r"(a[step][2]), "+r"(a[step][3])::"memory");
+  }
 }
 
 __device__ __forceinline__ Scales scales_of(u32 block, int row) {
@@ -240,12 +233,7 @@ __device__ __forceinline__ void multiply(Sum (&d)[TOKENS / 2], const u32 (&a)[4]
 }
 
 __device__ __forceinline__ void release(const Stages& s, int stage) {
-  const int lane = threadIdx.x % 32;
-  if (CLUSTER > 1) {
-    if (lane < CLUSTER) barrier_arrive_at(s.empty + stage * 8, lane);
-  } else if (lane == 0) {
-    barrier_arrive(s.empty + stage * 8);
-  }
+  if (threadIdx.x % 32 == 0) barrier_arrive(s.empty + stage * 8);
 }
 
 // Sums of a tile over its chunks; at the end all stages are released.
@@ -257,13 +245,17 @@ __device__ __forceinline__ void accumulate(Tile& d, const Stages& s, int& stage,
     const u32 w = s.w + stage * W_BYTES + group * BLOCKS * BLOCK_BYTES;
     const u64 x = swizzled_rows(s.x + stage * X_BYTES);
     Scales scales[BLOCKS];
+    u32 words[BLOCKS][WORDS];
 #pragma unroll
-    for (int b = 0; b < BLOCKS; ++b) scales[b] = scales_of(w + b * BLOCK_BYTES, row);
+    for (int b = 0; b < BLOCKS; ++b) {
+      scales[b] = scales_of(w + b * BLOCK_BYTES, row);
+      load_words(words[b], w + b * BLOCK_BYTES + thread * 16, 0);
+    }
 #pragma unroll
     for (int half = 0; half < HALVES; ++half) {
       u32 a[BLOCKS][2][4];
 #pragma unroll
-      for (int b = 0; b < BLOCKS; ++b) operand(a[b], w + b * BLOCK_BYTES + thread * 16, half, scales[b]);
+      for (int b = 0; b < BLOCKS; ++b) operand(a[b], words[b], scales[b]);
       wgmma_fence();
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
@@ -273,6 +265,10 @@ __device__ __forceinline__ void accumulate(Tile& d, const Stages& s, int& stage,
         for (int b = 0; b < BLOCKS; ++b) multiply(d[b], a[b][step], here, chunk + at > 0);
       }
       wgmma_commit();
+      if (half + 1 < HALVES) {
+#pragma unroll
+        for (int b = 0; b < BLOCKS; ++b) load_words(words[b], w + b * BLOCK_BYTES + thread * 16, half + 1);
+      }
       wgmma_wait<1>();
       if (half == 0 && chunk > 0) release(s, before);
     }
@@ -284,37 +280,46 @@ __device__ __forceinline__ void accumulate(Tile& d, const Stages& s, int& stage,
 }
 
 // ---- tiles that are cut along K -------------------------------------------------------------------------------------------
-// Adds this block's part; true for the one that completes the tile, whose `d` then holds the whole sums.
-__device__ bool combined(Tile& d, Sum* sums, int* counter, int done, int all, int* seen, int group) {
-  const int thread = threadIdx.x % 128;
+typedef Sum Owned[BLOCKS][OWN / 2];
+
+// Sends the sums of other blocks' tokens to them, keeps those of its own, adds what the others sent.
+__device__ __forceinline__ void combine(const Tile& d, Owned& own, const Stages& s, int group) {
+  const u32 rank = cluster_rank(), here = (group * BLOCKS * (OWN / 8) * 128 + threadIdx.x % 128) * 16;
 #pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
+  for (u32 to = 0; to < OWNERS; ++to) {
+    if (to == rank) {
 #pragma unroll
-    for (int i = 0; i < TOKENS / 2; ++i) {
-#if KIND == 3
-      asm volatile("red.global.add.f32 [%0], %1;" ::"l"(sums + (b * (TOKENS / 2) + i) * 128 + thread), "f"(d[b][i]) : "memory");
-#else
-      asm volatile("red.global.add.s32 [%0], %1;" ::"l"(sums + (b * (TOKENS / 2) + i) * 128 + thread), "r"(d[b][i]) : "memory");
-#endif
+      for (int b = 0; b < BLOCKS; ++b) {
+#pragma unroll
+        for (int i = 0; i < OWN / 2; ++i) own[b][i] = d[b][to * (OWN / 2) + i];
+      }
+    } else {
+      const u32 part = s.parts + (rank - (rank > to)) * PART_BYTES + here;
+#pragma unroll
+      for (int b = 0; b < BLOCKS; ++b) {
+#pragma unroll
+        for (int j = 0; j < OWN / 8; ++j) {
+          const Sum* v = d[b] + to * (OWN / 2) + j * 4;
+          store16_at(part + (b * (OWN / 8) + j) * 2048, to, as_word(v[0]), as_word(v[1]), as_word(v[2]), as_word(v[3]));
+        }
+      }
     }
   }
-  __threadfence();
-  named_barrier(1 + group, 128);
-  if (thread == 0) *seen = atomicAdd(counter, done) + done;
-  named_barrier(1 + group, 128);
-  if (*seen != all) return false;
-  __threadfence();
+  cluster_arrive();
+  cluster_wait();
+  if (rank >= OWNERS) return;
 #pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
+  for (int from = 0; from < SPLIT - 1; ++from) {
 #pragma unroll
-    for (int i = 0; i < TOKENS / 2; ++i) {
-      Sum* from = sums + (b * (TOKENS / 2) + i) * 128 + thread;
-      d[b][i] = __ldcg(from);
-      *from = 0;
+    for (int b = 0; b < BLOCKS; ++b) {
+#pragma unroll
+      for (int j = 0; j < OWN / 8; ++j) {
+        const uint4 v = load16(s.parts + from * PART_BYTES + here + (b * (OWN / 8) + j) * 2048);
+        own[b][j * 4] += as_sum(v.x), own[b][j * 4 + 1] += as_sum(v.y);
+        own[b][j * 4 + 2] += as_sum(v.z), own[b][j * 4 + 3] += as_sum(v.w);
+      }
     }
   }
-  if (thread == 0) *counter = 0;
-  return true;
 }
 
 // ---- epilogue -------------------------------------------------------------------------------------------------------------
@@ -366,14 +371,14 @@ __device__ __forceinline__ TokenFacts token_facts(const Epilogue& e, int token, 
 // 16 bytes are 8 channels; chunk c of row r lies at c ^ (r % 8), so that neither side has bank conflicts.
 __device__ __forceinline__ u32 staged(u32 base, int row, int chunk) { return base + row * 128 + ((chunk ^ (row & 7)) << 4); }
 
-// Writes 64 channels of all tokens.
-__device__ void write_block(const Sum (&d)[TOKENS / 2], const Epilogue& e, Shape shape, int token, int channel, u32 staging, int group) {
+// Writes 64 channels of the tokens owned.
+__device__ __forceinline__ void write_block(const Sum (&d)[OWN / 2], const Epilogue& e, Shape shape, int token, int channel, u32 staging, int group) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   ChannelFacts c[2];
   for (int h = 0; h < 2; ++h) c[h] = channel_facts(e, channel + warp * 16 + h * 8 + lane / 4, shape);
   const bool has = e.bias != nullptr;
 #pragma unroll
-  for (int pass = 0; pass < TOKENS / PASS; ++pass) {
+  for (int pass = 0; pass < OWN / PASS; ++pass) {
     if (token + pass * PASS >= shape.tokens) break;
     constexpr int TILES = PASS / 8;
     u32 packed[TILES][2];
@@ -410,57 +415,63 @@ __device__ void write_block(const Sum (&d)[TOKENS / 2], const Epilogue& e, Shape
 }
 
 // ---- kernel ---------------------------------------------------------------------------------------------------------------
-__device__ __forceinline__ void consume(const Stages& s, const Epilogue& e, Shape shape, Walk walk, Sum* sums, int* counters) {
+__device__ __forceinline__ void write(const Owned& own, const Stages& s, const Epilogue& e, Shape shape, Place place, int group) {
+#pragma unroll
+  for (int b = 0; b < BLOCKS; ++b) {
+    write_block(own[b], e, shape, place.token, place.channel + (group * BLOCKS + b) * 64, s.staging + group * PASS * 128, group);
+  }
+}
+
+__device__ __forceinline__ void consume(const Stages& s, const Epilogue& e, Shape shape, Walk walk) {
   const int group = threadIdx.x / 128;
-  int* seen = (int*)(shared + (s.seen - s.x)) + group;
   int stage = 0;
   u32 parity = 0;
-  bool waited = false;
-  while (walk.next()) {
+  for (bool first = true; walk.more(); walk.next(), first = false) {
     Tile d;
     accumulate(d, s, stage, parity, walk.end - walk.begin, group);
-    if (!waited) wait_for_previous(), waited = true;
-    const Place place(walk.tile, shape);
-    if (walk.end - walk.begin < walk.chunks) {
-      const int part = ((walk.tile - walk.whole) * CLUSTER + (CLUSTER > 1 ? (int)cluster_rank() : 0)) * WARPGROUPS + group;
-      Sum* mine = sums + (u64)part * BLOCKS * (TOKENS / 2) * 128;
-      if (!combined(d, mine, counters + part, walk.end - walk.begin, walk.chunks, seen, group)) continue;
-    }
-#pragma unroll
-    for (int b = 0; b < BLOCKS; ++b) {
-      write_block(d[b], e, shape, place.token, place.channel + (group * BLOCKS + b) * 64, s.staging + group * PASS * 128, group);
-    }
+    if (first) wait_for_previous();
+    Place place(walk.tile, shape);
+#if SPLIT > 1
+    Owned own;
+    cluster_wait();  // all blocks of the cluster run: their shared memory may be written
+    combine(d, own, s, group);
+    if (cluster_rank() >= OWNERS) return;
+    place.token += cluster_rank() * OWN;
+    write(own, s, e, shape, place, group);
+#else
+    write(d, s, e, shape, place, group);
+#endif
   }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     gemm(const __grid_constant__ TensorMap x, const u8* weights, const u16* scale, const u16* scaled_zero, const u16* bias,
-         const u16* token_scale, const u16* token_sum, u16* y, Sum* sums, int* counters, int tokens, int channels, int inputs,
-         int whole) {
+         const u16* token_scale, const u16* token_sum, u16* y, int tokens, int channels, int inputs) {
   const Stages s(shared_address(shared));
   const Shape shape = {tokens, channels, inputs};
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; ++i) {
       barrier_init(s.full + i * 8, 1);
-      barrier_init(s.empty + i * 8, CLUSTER * WARPGROUPS * 4);
+      barrier_init(s.empty + i * 8, WARPGROUPS * 4);
     }
     barrier_init_fence();
   }
-  if (CLUSTER > 1) {
-    cluster_sync();
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
+  if (SPLIT > 1) cluster_arrive();
   let_next_start();
-  const int tiles = (tokens + TOKENS - 1) / TOKENS * ((channels + CHANNELS * CLUSTER - 1) / (CHANNELS * CLUSTER));
-  const Walk walk(tiles, whole, (inputs + CHUNK - 1) / CHUNK);
+  const int tiles = (tokens + TOKENS - 1) / TOKENS * ((channels + CHANNELS - 1) / CHANNELS);
+  const Walk walk(tiles, (inputs + CHUNK - 1) / CHUNK);
   if (threadIdx.x >= CONSUMERS) {
     if (LARGE) registers_down<40>();
     if (threadIdx.x == CONSUMERS) feed(s, x, weights, shape, walk);
+    if (SPLIT > 1) {  // a cluster's barrier counts all threads
+      __syncwarp();
+      cluster_wait();
+      cluster_arrive();
+    }
   } else {
     if (LARGE) registers_up<232>();
     const Epilogue e = {scale, scaled_zero, bias, token_scale, token_sum, y};
-    consume(s, e, shape, walk, sums, counters);
+    consume(s, e, shape, walk);
   }
-  if (CLUSTER > 1) cluster_sync();  // no block leaves while another may still write to it
 }
