@@ -13,7 +13,7 @@ from gpu_kernels.bench.shapes import Gemm
 from gpu_kernels.bench.timing import Call
 
 INT8_ROWS = 32  # `_int_mm` takes no fewer than 17
-WORST = {"torch_bf16": 6e-3, "torch_int8": 0.0, "torch_fp8": 6e-3}  # of the norm; a product rounds to bfloat16 once
+WORST = {"bfloat16": 6e-3, "int8": 0.0, "fp8": 6e-3}  # of the norm; results are rounded to bfloat16 once
 SAMPLE = 64, 256  # rows, columns
 Peer = Callable[[Gemm, int], tuple[list[Call], str]]
 SEED = 2027
@@ -41,7 +41,7 @@ def bfloat16(shape: Gemm, sets: int) -> tuple[list[Call], str]:
     weights = [_draw((shape.n, shape.k), SEED + 1 + i) for i in range(sets)]
     out = torch.empty(shape.m, shape.n, dtype=torch.bfloat16, device="cuda")
     calls: list[Call] = [partial(torch.mm, x, w.t(), out=out) for w in weights]
-    return calls, _fault("torch_bf16", calls[0], out, x, weights[0])
+    return calls, _fault("bfloat16", calls[0], out, x, weights[0])
 
 
 def int8(shape: Gemm, sets: int) -> tuple[list[Call], str]:
@@ -52,11 +52,11 @@ def int8(shape: Gemm, sets: int) -> tuple[list[Call], str]:
     weights = [_bytes((shape.n, shape.k), SEED + 1 + i) for i in range(sets)]
     out = torch.empty(len(x), shape.n, dtype=torch.int32, device="cuda")
     calls: list[Call] = [partial(torch._int_mm, x, w.t(), out=out) for w in weights]
-    return calls, _fault("torch_int8", calls[0], out, x, weights[0])
+    return calls, _fault("int8", calls[0], out, x, weights[0])
 
 
-def fp8(shape: Gemm, sets: int) -> tuple[list[Call], str]:
-    """`torch._scaled_mm`: e4m3 operands, a scale a row of each, bfloat16 out, fast accumulation."""
+def fp8(fast: bool, shape: Gemm, sets: int) -> tuple[list[Call], str]:
+    """`torch._scaled_mm`: e4m3 operands, a scale a row of each, bfloat16 out; `fast` keeps fewer bits of the sums."""
     import torch
 
     kind = torch.float8_e4m3fn
@@ -64,18 +64,22 @@ def fp8(shape: Gemm, sets: int) -> tuple[list[Call], str]:
     weights = [_draw((shape.n, shape.k), SEED + 1 + i).to(kind) for i in range(sets)]
     scales = torch.ones(shape.m, 1, device="cuda"), torch.ones(1, shape.n, device="cuda")
     out = torch.empty(shape.m, shape.n, dtype=torch.bfloat16, device="cuda")
-    options = {"out_dtype": torch.bfloat16, "use_fast_accum": True, "out": out}
+    options = {"out_dtype": torch.bfloat16, "use_fast_accum": fast, "out": out}
     calls: list[Call] = [partial(torch._scaled_mm, x, w.t(), *scales, **options) for w in weights]
-    return calls, _fault("torch_fp8", calls[0], out, x, weights[0])
+    return calls, _fault("fp8", calls[0], out, x, weights[0])
 
 
-PEERS: dict[str, Peer] = {"torch_bf16": bfloat16, "torch_int8": int8, "torch_fp8": fp8}
-WEIGHT_BYTES = {"torch_bf16": 2, "torch_int8": 1, "torch_fp8": 1}
+PEERS: dict[str, Peer] = {
+    "torch_bf16": bfloat16,
+    "torch_int8": int8,
+    "torch_fp8": partial(fp8, False),
+    "torch_fp8_fast": partial(fp8, True),
+}
 
 
 def contenders() -> dict[str, Contender]:
     """By name."""
-    return {name: Contender(peer, partial(_bytes_of, WEIGHT_BYTES[name])) for name, peer in PEERS.items()}
+    return {name: Contender(peer, partial(_bytes_of, 2 if name == "torch_bf16" else 1)) for name, peer in PEERS.items()}
 
 
 def _bytes_of(each: int, shape: Gemm) -> int:

@@ -1,9 +1,10 @@
 """The tables of a record, as (title, head, rows of text); needs no GPU and no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpu_kernels.bench.goals import (
+    OURS,
     PEERS,
     Goal,
     Row,
@@ -18,19 +19,32 @@ from gpu_kernels.bench.goals import (
     worst,
 )
 from gpu_kernels.bench.goals import mean as geometric_mean
-from gpu_kernels.bench.shapes import CLASSES
+from gpu_kernels.bench.shapes import CLASSES, Gemm
 
 Table = tuple[str, list[str], list[list[str]]]
 GEMMS = ("w4a8_channel", "w4a8_group", "w8a8", "w4a16")
-RECORDED = "*"  # behind the name of a peer that was recorded in another run and is scaled
-_UNITS = {"bytes_per_s": (1e12, "TB/s"), "per_s": (1e12, "TOPS or TFLOP/s"), "us": (1.0, "us")}
+SHORT = {  # * behind a peer that was recorded in another run and is scaled
+    "w4a8_channel": "W4A8 ch",
+    "w4a8_group": "W4A8 grp",
+    "w8a8": "W8A8",
+    "w4a16": "W4A16",
+    "torch_bf16": "bf16",
+    "torch_int8": "int_mm",
+    "torch_fp8": "fp8",
+    "torch_fp8_fast": "fp8 fast",
+    "qserve_channel": "QServe ch*",
+    "qserve_group": "QServe grp*",
+    "qserve_w8a8": "QServe W8*",
+    "marlin_w4a16": "Marlin*",
+}
+_UNITS = {"bytes_per_s": "TB/s", "per_s": "TOPS", "us": "us"}
 
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
     """Everything that the record holds."""
     found = [surroundings(record), ceilings(record)]
     if rows := part(record, "gemm"):
-        found += [gemm_times(rows), gemm_means(rows), gemm_worst(rows)]
+        found += [gemm_ours(rows), gemm_peers(rows), gemm_means(rows), gemm_worst(rows)]
     if rows := part(record, "attention"):
         found.append(attention_times(rows))
     found += [plain(name, rows) for name in ("layer", "activations", "ablations") if (rows := part(record, name))]
@@ -49,12 +63,12 @@ def surroundings(record: Mapping[str, Any]) -> Table:
 
 
 def ceilings(record: Mapping[str, Any]) -> Table:
-    """Rates in TB/s and TOPS."""
+    """Rates in TB/s and TOPS (of floats: TFLOP/s)."""
     rows = []
     for name, value in record["ceilings"].items():
         unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
         if unit and isinstance(value, int | float):
-            rows.append([name, f"{value / unit[0]:.4g} {unit[1]}"])
+            rows.append([name, f"{value if unit == 'us' else value / 1e12:.4g} {unit}"])
     sustained = record["ceilings"].get("int8_sustained", {}).get("state", {})
     for name in ("clocks.sm", "power.draw"):
         if name in sustained:
@@ -69,25 +83,40 @@ def _time(us: Mapping[str, float], name: str, floor: float | None = None) -> str
     return f"{us[name]:.2f}" + ("" if floor is None else f" ({100 * floor / us[name]:.0f} %)")
 
 
-def gemm_times(rows: Sequence[Row]) -> Table:
-    """Microseconds a shape; ours with per cent of the floor."""
-    head = ["layer", "M", "N", "K", "floor", *GEMMS, *_titles(PEERS)]
+def gemm_ours(rows: Sequence[Row]) -> Table:
+    """Microseconds of ours with per cent of the floor; bytes and operations a second of the one per channel."""
     body = []
     for row in rows:
         us = times(row)
-        lead = [row["layer"], *(str(row[key]) for key in "mnk"), f"{row['floor_us']['channel']:.2f}"]
         ours = [_time(us, name, floor_us(row, name) if name.startswith("w4a8") else None) for name in GEMMS]
-        body.append([*lead, *ours, *(_time(us, name) for name in PEERS)])
-    return "GEMM, microseconds (per cent of the W4A8 floor); * recorded elsewhere, scaled by torch_bf16", head, body
+        body.append([row["layer"], row["name"], f"{row['floor_us']['channel']:.2f}", *ours, *_rates(row, us)])
+    head = ["layer", "M x N x K", "floor", *_titles(GEMMS), "TB/s", "TOPS"]
+    return "GEMM, ours, microseconds (per cent of the W4A8 floor); rates of W4A8 per channel", head, body
 
 
-def _titles(names: Sequence[str]) -> list[str]:
-    return [name if name.startswith("torch") else name + RECORDED for name in names]
+def _rates(row: Row, us: Mapping[str, float]) -> list[str]:
+    if "w4a8_channel" not in us:
+        return ["-", "-"]
+    shape = Gemm(row["layer"], row["m"], row["n"], row["k"])
+    moved, done = shape.bytes_moved() / us["w4a8_channel"] / 1e6, shape.operations / us["w4a8_channel"] / 1e6
+    return [f"{moved:.2f}", f"{done:.0f}"]
+
+
+def gemm_peers(rows: Sequence[Row]) -> Table:
+    """Microseconds of all."""
+    names = [*OURS, *PEERS]
+    body = [[row["layer"], row["name"], *(_time(us, name) for name in names)] for row in rows if (us := times(row))]
+    title = "GEMM, ours and peers, microseconds; * recorded elsewhere, scaled by torch in bfloat16"
+    return title, ["layer", "M x N x K", *_titles(names)], body
+
+
+def _titles(names: Iterable[str]) -> list[str]:
+    return [SHORT.get(name, name) for name in names]
 
 
 def gemm_means(rows: Sequence[Row]) -> Table:
     """Geometric mean of time over floor, by class."""
-    head = ["shapes", *GEMMS, *_titles(PEERS), "best peer"]
+    head = ["shapes", *_titles((*GEMMS, *PEERS)), "best peer"]
     body = []
     for name in CLASSES:
         some = [row for row in rows if kind(row) == name]
@@ -100,12 +129,12 @@ def gemm_means(rows: Sequence[Row]) -> Table:
 def gemm_worst(rows: Sequence[Row]) -> Table:
     """Ours over each peer: geometric mean, and the worst with its shape."""
     body = []
-    for column in ("w4a8_channel", "w4a8_group"):
+    for column in OURS:
         for name, peer in {title: peer_named(name) for name, title in zip(PEERS, _titles(PEERS), strict=True)}.items():
             ratio, where = worst(rows, column, peer)
-            body.append([column, name, _ratio(_mean_ratio(rows, column, peer)), _ratio(ratio), where])
+            body.append([SHORT[column], name, _ratio(_mean_ratio(rows, column, peer)), _ratio(ratio), where])
         ratio, where = worst(rows, column, best_peer)
-        body.append([column, "best peer", _ratio(_mean_ratio(rows, column, best_peer)), _ratio(ratio), where])
+        body.append([SHORT[column], "best peer", _ratio(_mean_ratio(rows, column, best_peer)), _ratio(ratio), where])
     return "GEMM, our time over a peer's", ["ours", "peer", "mean", "worst", "at"], body
 
 
