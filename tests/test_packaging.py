@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -74,7 +75,7 @@ def test_every_source_and_data_file_is_in_the_wheel(members: set[str]) -> None:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
     wanted = [file for file in files if any(fnmatch(file.name, kind) for kind in ("*.py", *DATA))]
     names = {file.relative_to(ROOT).as_posix() for file in wanted}
-    assert {Path(name).suffix for name in names} >= {".py", ".yaml", ".zip", ".j2"}
+    assert {Path(name).suffix for name in names} >= {".py", ".yaml", ".zip", ".j2", ".csv", ".cu", ".cuh"}
     assert (names | {"tilewright.py"}) - members == set()
 
 
@@ -104,6 +105,18 @@ def test_the_core_needs_no_torch(metadata: Message) -> None:
     heavy = [line for line in core if line.startswith(("torch", "transformers", "cuda", "nvidia"))]
     assert core
     assert heavy == []
+
+
+def test_the_extra_gpu_is_all_that_kernels_need(metadata: Message) -> None:
+    """torch, NVRTC and what calls it; headers and ptxas come with NVRTC."""
+    found = [line for line in metadata.get_all("Requires-Dist", []) if "extra == 'gpu'" in line]
+    assert {re.split("[<>=; ]", line)[0] for line in found} == {
+        "torch",
+        "cuda-core",
+        "cuda-bindings",
+        "nvidia-cuda-nvrtc",
+    }
+    assert any(line.startswith("cuda-core>=1.2") for line in found)
 
 
 def test_console_script(wheel: Path, members: set[str]) -> None:

@@ -135,6 +135,8 @@ def put_record(found: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _ready(out: Path | None) -> None:
+    import cuda.core  # noqa: F401  # asked for first: its absence tells the extra that has torch too
+
     from analysis.cache import use_kernel_cache
     from analysis.writing import check_writable
 

@@ -1,6 +1,7 @@
 """`tilewright kernels`: messages, exit statuses and JSON without a GPU; the tables of records."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     answer = run("show", other)
     assert answer.exit_code == 2
     assert f"must be a record of format {checks.FORMAT} or {suite.FORMAT}, got None" in answer.stderr
+
+
+def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda", "cuda.core"):
+        monkeypatch.setitem(sys.modules, name, None)
+    answer = run("check")
+    assert answer.exit_code == 2
+    assert "python -m pip install '.[gpu]'" in answer.stderr
 
 
 def test_a_gpu_of_another_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
