@@ -64,7 +64,7 @@ def compile_cubin(name: str, architecture: str, macros: Mapping[str, object] | N
 
     code = text or source(name)
     defines = [(key, str(value)) for key, value in sorted((macros or {}).items())]
-    options = ProgramOptions(arch=architecture, name=name, define_macro=defines, **OPTIONS)
+    options = ProgramOptions(arch=architecture, name=name.replace("/", "-"), define_macro=defines or None, **OPTIONS)
     key = make_program_cache_key(code=code, code_type="c++", options=options, target_type="cubin")
     with FileStreamProgramCache(cubin_folder()) as kept:
         found = kept.get(key)

@@ -48,11 +48,12 @@ class Tile:
         return self.tokens // min(self.split, self.tokens // 8)
 
     def shared_bytes(self, kind: str) -> int:
-        """Dynamic shared memory: stages, staging of results, sums from other blocks, barriers."""
+        """Dynamic shared memory: stages and barriers, staging of results, facts of tokens, sums from other blocks."""
         x = self.tokens * CHUNK * (2 if kind == "w4a16" else 1)
         once = 64 if self.tokens > 64 and self.owned > 32 else min(self.owned, 32)  # PASS
         parts = (self.split - 1) * self.channels * self.owned * 4
-        return self.stages * (x + self.channels // 64 * block_bytes(kind) + 16) + self.warpgroups * once * 128 + parts
+        ring = self.stages * (x + self.channels // 64 * block_bytes(kind) + 16)
+        return ring + self.warpgroups * (once * 128 + self.owned * 8) + parts
 
     def tiles(self, tokens: int, channels: int) -> int:
         """Tiles of a problem, each the work of one cluster."""

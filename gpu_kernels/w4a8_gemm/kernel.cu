@@ -73,14 +73,15 @@ struct Place {
 };
 
 struct Stages {
-  u32 x, w, staging, parts, full, empty;
+  u32 x, w, staging, parts, facts, full, empty;
 
   __device__ explicit Stages(u32 base) {
     x = base;
     w = x + STAGES * X_BYTES;
     staging = w + STAGES * W_BYTES;
     parts = staging + WARPGROUPS * PASS * 128;
-    full = parts + (SPLIT - 1) * PART_BYTES;
+    facts = parts + (SPLIT - 1) * PART_BYTES;
+    full = facts + WARPGROUPS * OWN * 8;
     empty = full + STAGES * 8;
   }
 };
@@ -329,68 +330,90 @@ struct Epilogue {
 };
 
 struct ChannelFacts {
-  float scale, scaled_zero, bias;
+  float scale, scaled_zero;
 };
 
 struct TokenFacts {
   float scale, sum;
 };
 
-__device__ __forceinline__ float biased(float r, float bias, bool has) {
-  return has ? add_kept(widened<FLOAT16>(rounded<FLOAT16>(r)), bias) : r;
-}
-
-// The order of rounding is that of model.py.
-__device__ __forceinline__ float scaled(Sum acc, const ChannelFacts& c, const TokenFacts& t) {
+// The order of rounding is that of model.py; what a cluster does not compute is not read.
+__device__ __forceinline__ float scaled(Sum acc, const ChannelFacts& c, float token_scale, float token_sum) {
 #if KIND == 3
   return acc;
 #else
   const float sum = __int2float_rn(acc);
-  if (KIND != CHANNEL) return multiply_flushed(multiply_flushed(c.scale, t.scale), sum);
-  return fma_flushed(t.scale, multiply_flushed(c.scale, sum), -multiply_flushed(c.scaled_zero, t.sum));
+  if (KIND != CHANNEL) return multiply_flushed(multiply_flushed(c.scale, token_scale), sum);
+  return fma_flushed(token_scale, multiply_flushed(c.scale, sum), -multiply_flushed(c.scaled_zero, token_sum));
 #endif
 }
 
-__device__ __forceinline__ ChannelFacts channel_facts(const Epilogue& e, int channel, Shape shape) {
-  ChannelFacts c = {};
-  if (channel >= shape.channels) return c;
-  if (KIND != A16) c.scale = widened<FLOAT16>(e.scale[channel]);
-  if (KIND == CHANNEL) c.scaled_zero = widened<FLOAT16>(e.scaled_zero[channel]);
-  if (e.bias) c.bias = widened<FLOAT16>(e.bias[channel]);
-  return c;
+typedef ChannelFacts Channels[BLOCKS][2];  // of a thread: rows g and g + 8 of its warp
+
+__device__ __forceinline__ void read_channels(Channels& c, const Epilogue& e, Shape shape, int channel) {
+  const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int b = 0; b < BLOCKS; ++b) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int n = min(channel + b * 64 + row + h * 8, shape.channels - 1);
+      c[b][h].scale = KIND == A16 ? 0.0f : widened<FLOAT16>(e.scale[n]);
+      c[b][h].scaled_zero = KIND == CHANNEL ? widened<FLOAT16>(e.scaled_zero[n]) : 0.0f;
+    }
+  }
 }
 
-__device__ __forceinline__ TokenFacts token_facts(const Epilogue& e, int token, Shape shape) {
-  TokenFacts t = {};
-  if (token >= shape.tokens) return t;
-  if (KIND != A16) t.scale = widened<FLOAT16>(e.token_scale[token]);
-  if (KIND == CHANNEL) t.sum = widened<FLOAT16>(e.token_sum[token]);
-  return t;
+// The warpgroup's copy of what the tokens bring: coalesced here, so that the epilogue reads no global memory.
+__device__ __forceinline__ void stage_tokens(u32 facts, const Epilogue& e, Shape shape, int token) {
+  if (KIND == A16) return;
+  for (int i = threadIdx.x % 128; i < OWN; i += 128) {
+    const int m = min(token + i, shape.tokens - 1);
+    const float scale = widened<FLOAT16>(e.token_scale[m]);
+    const float sum = KIND == CHANNEL ? widened<FLOAT16>(e.token_sum[m]) : 0.0f;
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(facts + i * 8), "f"(scale), "f"(sum) : "memory");
+  }
+}
+
+// Eight 16-bit results plus their biases: a 16-bit addition of its own.
+__device__ __forceinline__ uint4 biased(uint4 y, uint4 bias) {
+  u32 v[4] = {y.x, y.y, y.z, y.w};
+  const u32 b[4] = {bias.x, bias.y, bias.z, bias.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float low = add_kept(widened<FLOAT16>((u16)v[i]), widened<FLOAT16>((u16)b[i]));
+    const float high = add_kept(widened<FLOAT16>((u16)(v[i] >> 16)), widened<FLOAT16>((u16)(b[i] >> 16)));
+    v[i] = rounded_pair<FLOAT16>(low, high);
+  }
+  return make_uint4(v[0], v[1], v[2], v[3]);
 }
 
 // 16 bytes are 8 channels; chunk c of row r lies at c ^ (r % 8), so that neither side has bank conflicts.
 __device__ __forceinline__ u32 staged(u32 base, int row, int chunk) { return base + row * 128 + ((chunk ^ (row & 7)) << 4); }
 
-// Writes 64 channels of the tokens owned.
-__device__ __forceinline__ void write_block(const Sum (&d)[OWN / 2], const Epilogue& e, Shape shape, int token, int channel, u32 staging, int group) {
+// Writes 64 channels of the tokens owned; facts and staging are the warpgroup's own shared memory.
+__device__ __forceinline__ void write_block(const Sum (&d)[OWN / 2], const ChannelFacts (&c)[2], const Epilogue& e, Shape shape,
+                                            Place place, u32 facts, u32 staging, int group) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  ChannelFacts c[2];
-  for (int h = 0; h < 2; ++h) c[h] = channel_facts(e, channel + warp * 16 + h * 8 + lane / 4, shape);
-  const bool has = e.bias != nullptr;
+  const bool inside = place.channel < shape.channels;
+  const int n = place.channel + thread % 8 * 8;
+  uint4 bias = {};
+  if (e.bias && inside) bias = *(const uint4*)(e.bias + n);
 #pragma unroll
   for (int pass = 0; pass < OWN / PASS; ++pass) {
-    if (token + pass * PASS >= shape.tokens) break;
+    if (place.token + pass * PASS >= shape.tokens) break;
     constexpr int TILES = PASS / 8;
     u32 packed[TILES][2];
 #pragma unroll
     for (int j = 0; j < TILES; ++j) {
-      const int first = token + pass * PASS + j * 8 + lane % 4 * 2;
-      const TokenFacts t0 = token_facts(e, first, shape), t1 = token_facts(e, first + 1, shape);
+      float4 t = {};  // scale and sum of two neighbouring tokens
+      if (KIND != A16) {
+        const uint4 v = load16(facts + (pass * PASS + j * 8 + lane % 4 * 2) * 8);
+        t = make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
+      }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const Sum* sum = d + (pass * TILES + j) * 4 + h * 2;
-        packed[j][h] = rounded_pair<FLOAT16>(biased(scaled(sum[0], c[h], t0), c[h].bias, has),
-                                          biased(scaled(sum[1], c[h], t1), c[h].bias, has));
+        packed[j][h] = rounded_pair<FLOAT16>(scaled(sum[0], c[h], t.x, t.y), scaled(sum[1], c[h], t.z, t.w));
       }
     }
     named_barrier(1 + group, 128);  // the pass before has been read
@@ -405,42 +428,46 @@ __device__ __forceinline__ void write_block(const Sum (&d)[OWN / 2], const Epilo
       }
     }
     named_barrier(1 + group, 128);
-    for (int i = thread; i < PASS * 8; i += 128) {
-      const int row = i / 8, m = token + pass * PASS + row, n = channel + i % 8 * 8;
-      if (m < shape.tokens && channel < shape.channels) {
-        *(uint4*)(e.y + (u64)m * shape.channels + n) = load16(staged(staging, row, i % 8));
-      }
+    for (int row = thread / 8; row < PASS; row += 16) {
+      const int m = place.token + pass * PASS + row;
+      if (m >= shape.tokens || !inside) break;
+      const uint4 v = load16(staged(staging, row, thread % 8));
+      *(uint4*)(e.y + (u64)m * shape.channels + n) = e.bias ? biased(v, bias) : v;
     }
   }
 }
 
 // ---- kernel ---------------------------------------------------------------------------------------------------------------
-__device__ __forceinline__ void write(const Owned& own, const Stages& s, const Epilogue& e, Shape shape, Place place, int group) {
-#pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
-    write_block(own[b], e, shape, place.token, place.channel + (group * BLOCKS + b) * 64, s.staging + group * PASS * 128, group);
-  }
-}
-
 __device__ __forceinline__ void consume(const Stages& s, const Epilogue& e, Shape shape, Walk walk) {
   const int group = threadIdx.x / 128;
+  const u32 rank = SPLIT > 1 ? cluster_rank() : 0;
+  const u32 facts = s.facts + group * OWN * 8, staging = s.staging + group * PASS * 128;
   int stage = 0;
   u32 parity = 0;
   for (bool first = true; walk.more(); walk.next(), first = false) {
+    Place place(walk.tile, shape);
+    place.channel += group * BLOCKS * 64;
+    place.token += rank * OWN;
+    Channels channels;
+    read_channels(channels, e, shape, place.channel);
+    if (first) wait_for_previous();
+    if (rank < OWNERS) stage_tokens(facts, e, shape, place.token);
     Tile d;
     accumulate(d, s, stage, parity, walk.end - walk.begin, group);
-    if (first) wait_for_previous();
-    Place place(walk.tile, shape);
 #if SPLIT > 1
     Owned own;
     cluster_wait();  // all blocks of the cluster run: their shared memory may be written
     combine(d, own, s, group);
-    if (cluster_rank() >= OWNERS) return;
-    place.token += cluster_rank() * OWN;
-    write(own, s, e, shape, place, group);
+    if (rank >= OWNERS) return;
 #else
-    write(d, s, e, shape, place, group);
+    Owned& own = d;
 #endif
+    named_barrier(1 + group, 128);  // facts are staged
+#pragma unroll
+    for (int b = 0; b < BLOCKS; ++b) {
+      write_block(own[b], channels[b], e, shape, place, facts, staging, group);
+      place.channel += 64;
+    }
   }
 }
 

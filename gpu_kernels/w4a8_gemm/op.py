@@ -106,7 +106,9 @@ def _check_vector(kind: str, name: str, vector: torch.Tensor, size: int, form: t
     fits = vector.shape == (size,) and vector.dtype == form and vector.device == x.device
     if not (fits and vector.is_contiguous()):
         got = f"{vector.dtype} {tuple(vector.shape)} on {vector.device}"
-        raise ValueError(f"{kind}: {name} must be {form} [{size}] on {x.device}, got {got}")
+        raise ValueError(f"{kind}: {name} must be contiguous {form} [{size}] on {x.device}, got {got}")
+    if name == "bias" and vector.data_ptr() % 16:  # read 16 bytes at a time
+        raise ValueError(f"{kind}: bias must lie at a multiple of 16, got address {vector.data_ptr():#x}")
 
 
 def _gemm(
