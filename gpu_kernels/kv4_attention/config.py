@@ -5,7 +5,10 @@ from dataclasses import dataclass
 PAGE_TOKENS, GROUP_TOKENS = 64, 16
 BITS, SIZES = (4, 8, 16), (64, 128, 256)
 MOST_HEADS = 16  # query heads of one kv head in a block
-_KEY_BIAS = {4: 64, 8: -128, 16: 0}
+KEY_BIAS = {4: 64, 8: -128, 16: 0}  # what key codes are moved by on the tensor cores
+CENTER = {4: 8, 8: 128, 16: 0}  # what value codes are moved by, downwards
+HEADROOM = 8  # log2 of the largest weight when the reference of the exponents is set; 2^15 at most later
+LOG2_E = 1.4426950408889634
 
 
 def row_bytes(size: int, bits: int) -> int:
@@ -52,7 +55,7 @@ def macros(
     """Of `kernel.cu`."""
     own = {"SIZE": size, "BITS": bits, "HEADS": heads, "NEW": int(new), "KEPT": int(kept), "ROTATED": 1}
     how = {"TILE": tile.tokens, "STAGES": tile.stages, "WARPS": tile.warps, "RESIDENT": tile.resident}
-    return own | how | {"EARLY": int(early), "KEY_BIAS": _KEY_BIAS[bits], "BULK": int(bulk and not kept)}
+    return own | how | {"EARLY": int(early), "KEY_BIAS": KEY_BIAS[bits], "BULK": int(bulk and not kept)}
 
 
 def workspace_bytes(batch: int, kv_heads: int, group: int, splits: int, size: int) -> int:
@@ -65,3 +68,19 @@ def workspace_bytes(batch: int, kv_heads: int, group: int, splits: int, size: in
 def counters_bytes(items: int) -> int:
     """Of one counter an item, to a multiple of 128."""
     return -(-4 * items // 128) * 128
+
+
+def block_heads(group: int) -> tuple[int, int]:
+    """(query heads of one kv head that a block has, blocks for all of them)."""
+    own = min(group, MOST_HEADS)
+    return own, -(-group // own)
+
+
+def choose(
+    batch: int, kv_heads: int, group: int, longest: int, size: int, bits: int, multiprocessors: int
+) -> tuple[Tile, int]:
+    """Tile and splits of a sequence for a launch, `longest` tokens at most a sequence."""
+    tile = Tile({4: 64, 8: 32, 16: 16}[bits], 2, 4, 3)
+    items = batch * kv_heads * block_heads(group)[1]
+    rounds = -(-longest // (tile.tokens * tile.warps))
+    return tile, max(1, min(rounds, -(-2 * multiprocessors // items)))

@@ -44,14 +44,14 @@ def check_shapes(query: Floats, key: Floats, value: Floats) -> None:
         )
 
 
-def cache_of(name: str, cache: Vectors, shape: tuple[int, ...]) -> Vectors:
-    """A cache with batch and heads as one axis, checked."""
+def cache_of(name: str, cache: Vectors, shape: tuple[int, ...], most: int = 15) -> Vectors:
+    """A cache with batch and heads as one axis, checked; codes are within 0..most."""
     codes = np.ascontiguousarray(cache.codes)
     if codes.dtype != np.uint8 or codes.ndim != 4 or (*codes.shape[:2], codes.shape[3]) != shape:
         want = f"uint8 [{shape[0]}, {shape[1]}, T, {shape[2]}]"
         raise ValueError(f"kv4_attention: {name}: codes must be {want}, got {codes.dtype} {codes.shape}")
-    if codes.max(initial=0) > 15:
-        raise ValueError(f"kv4_attention: {name}: codes must be within 0..15, got {codes.max()}")
+    if codes.max(initial=0) > most:
+        raise ValueError(f"kv4_attention: {name}: codes must be within 0..{most}, got {codes.max()}")
     one, many = shape[0] * shape[1], codes.shape[2]
     scales = [np.ascontiguousarray(x, np.float32) for x in (cache.scale, cache.zero)]
     for part, x in zip(("scale", "zero"), scales, strict=True):
