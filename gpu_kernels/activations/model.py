@@ -1,17 +1,25 @@
-"""Per-token INT8 quantization of activations, dynamic and symmetric, as QServe does it (omniserve 02b2925).
+"""Activations as INT8 tokens, dynamic and symmetric: as they are, after an RMS norm, or gated by a SiLU.
 
-    amax = max |x|      a = round16(amax / 127)      q = sat8(rne(x * (127 / amax)))      t = round16(sum of x)
+    amax = max |y|      a = round16(amax / 127)      q = rne(y * (127 / amax))      t = round16(sum of y)
 
-for every token (row), in float32. The stored scale `a` is rounded, the quantization uses the float32 127 / amax: the
-codes are not x / a. `t` sums the inputs before quantization; the per-channel W4A8 GEMM takes its zero point with it.
+for every token (row) y, in float32, as QServe does it (omniserve 02b2925). The stored scale `a` is rounded, the
+quantization uses the float32 127 / amax: the codes are not y / a. `t` sums the inputs before quantization; the
+per-channel W4A8 GEMM takes its zero point with it. y is, on the 16-bit grid, with rn for every float32 result:
+
+    plain   x
+    norm    h = x, or round16(x + residual), which is written back;
+            r = rn(1 / rn(sqrt(rn(rn(sum of h^2 / K) + epsilon))));   y = round16(rn(rn(h r) weight))
+    gate    x = [gate, up];   e = exp(-|gate|), see `exponential.py`;   d = rn(1 / rn(1 + e));
+            s = d, or rn(e d) where gate < 0;   y = round16(rn(rn(gate s) up))
 
 The order of the sum is not fixed in the original (a block reduction whose shape follows the launch). Here it is: 256
 threads, thread i adds pieces of 8 neighbours (one load of 16 bytes) number i, i + 256, ... in ascending order; then a
-butterfly over the 32 lanes of each warp (distance 16, 8, 4, 2, 1) and one over the 8 warps (4, 2, 1).
+butterfly over the 32 lanes of each warp (distance 16, 8, 4, 2, 1) and one over the 8 warps (4, 2, 1). The sum of
+squares goes the same way, by fma.
 
-Divisions are IEEE float32 divisions; the original is built with fast math, whose division may be off by 2 units.
-Undefined there and defined here: a token whose 127 / amax is not finite (all zeros; in bfloat16 also amax below
-3.8e-37) gets codes 0. Left out: the norm or activation function that the original fuses in front.
+Divisions and the root are those of IEEE 754, subnormals are kept; the original is built with fast math. Undefined there
+and defined here: a token whose 127 / amax is not finite (all zeros; in bfloat16 also amax below 3.8e-37) gets codes 0;
+one whose y has left the 16-bit range gets codes 0 and the scale and sum inf (NaN where y has a NaN: h was infinite).
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +28,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from accel.arithmetic import butterfly, check_form, to_form
+from accel.arithmetic import butterfly, check_form, fma, to_form
+from gpu_kernels.exponential import exponential
 
 THREADS, LANES, PIECE = 256, 32, 8
 Floats = NDArray[np.float32]
@@ -45,42 +54,121 @@ def check_tokens(kind: str, tokens: Tokens, inputs: int) -> None:
 
 
 @njit(cache=True)
-def token_sum(row):  # type: ignore[no-untyped-def]
-    """Sum of float32 [K] in the order of the module's docstring."""
-    parts = np.zeros(THREADS, np.float32)
-    for k in range(len(row)):
-        parts[k // PIECE % THREADS] += row[k]
+def _across_threads(parts):  # type: ignore[no-untyped-def]
+    """The sum of the 256 threads."""
     for warp in range(THREADS // LANES):
         parts[warp] = butterfly(parts[warp * LANES : (warp + 1) * LANES], LANES)
     return butterfly(parts, THREADS // LANES)
 
 
+@njit(cache=True)
+def token_sum(row):  # type: ignore[no-untyped-def]
+    """Sum of float32 [K] in the order of the module's docstring."""
+    parts = np.zeros(THREADS, np.float32)
+    for k in range(len(row)):
+        parts[k // PIECE % THREADS] += row[k]
+    return _across_threads(parts)
+
+
+@njit(cache=True)
+def sum_of_squares(row):  # type: ignore[no-untyped-def]
+    """The same of the squares."""
+    parts = np.zeros(THREADS, np.float32)
+    for k in range(len(row)):
+        thread = k // PIECE % THREADS
+        parts[thread] = fma(row[k], row[k], parts[thread])
+    return _across_threads(parts)
+
+
+@njit(cache=True)
+def _largest(row):  # type: ignore[no-untyped-def]
+    """max |x|, NaN if one is."""
+    amax = np.float32(0)
+    for k in range(len(row)):
+        if not abs(row[k]) <= amax:
+            amax = abs(row[k])
+            if np.isnan(amax):
+                break
+    return amax
+
+
 @njit(cache=True, error_model="numpy")
 def _quantize_token(row, half, codes):  # type: ignore[no-untyped-def]
-    """Fill codes [K] of a token; (scale, whether all its values are finite and on the grid)."""
-    amax, fine = np.float32(0), True
-    for k in range(len(row)):
-        amax = max(amax, abs(row[k]))
-        fine &= to_form(row[k], half) == row[k]
-    limit = np.float32(127)
+    """Fill codes [K] of a token; (scale, sum)."""
+    amax, limit = _largest(row), np.float32(127)
     inverse = limit / amax
-    if not np.isfinite(inverse):
-        inverse = np.float32(0)
+    fine = np.isfinite(amax) and np.isfinite(inverse)
     for k in range(len(row)):
-        q = np.rint(np.float32(row[k] * inverse))
-        codes[k] = np.int8(max(np.float32(-128), min(limit, q)))
-    return to_form(np.float32(amax / limit), half), fine and amax < np.inf
+        codes[k] = np.int8(np.rint(np.float32(row[k] * inverse))) if fine else np.int8(0)
+    total = token_sum(row) if np.isfinite(amax) else amax
+    return to_form(np.float32(amax / limit), half), to_form(total, half)
 
 
 @njit(cache=True, parallel=True)
 def _quantize_tokens(x, half):  # type: ignore[no-untyped-def]
     tokens = len(x)
-    codes, fine = np.empty(x.shape, np.int8), np.empty(tokens, np.bool_)
-    scale, sums = np.empty(tokens, np.float32), np.empty(tokens, np.float32)
+    codes, scale, sums = np.empty(x.shape, np.int8), np.empty(tokens, np.float32), np.empty(tokens, np.float32)
     for m in prange(tokens):
-        scale[m], fine[m] = _quantize_token(x[m], half, codes[m])
-        sums[m] = to_form(token_sum(x[m]), half)
-    return codes, scale, sums, fine
+        scale[m], sums[m] = _quantize_token(x[m], half, codes[m])
+    return codes, scale, sums
+
+
+@njit(cache=True, error_model="numpy")
+def _normalize(row, weight, epsilon, half):  # type: ignore[no-untyped-def]
+    """A row [K] after the norm."""
+    mean = np.float32(sum_of_squares(row) / np.float32(len(row)))
+    inverse_root = np.float32(1) / np.sqrt(np.float32(mean + epsilon))
+    y = np.empty(len(row), np.float32)
+    for k in range(len(row)):
+        y[k] = to_form(np.float32(np.float32(row[k] * inverse_root) * weight[k]), half)
+    return y
+
+
+@njit(cache=True, parallel=True)
+def _normalized(x, weight, epsilon, half):  # type: ignore[no-untyped-def]
+    y = np.empty(x.shape, np.float32)
+    for m in prange(len(x)):
+        y[m] = _normalize(x[m], weight, epsilon, half)
+    return y
+
+
+@njit(cache=True, error_model="numpy")
+def silu(gate):  # type: ignore[no-untyped-def]
+    """gate / (1 + exp(-gate)) of a float32."""
+    e = exponential(-abs(gate))
+    share = np.float32(1) / np.float32(np.float32(1) + e)
+    return np.float32(gate * (np.float32(e * share) if gate < 0 else share))
+
+
+@njit(cache=True, parallel=True)
+def _gated(x, half):  # type: ignore[no-untyped-def]
+    tokens, channels = x.shape[0], x.shape[1] // 2
+    y = np.empty((tokens, channels), np.float32)
+    for m in prange(tokens):
+        for k in range(channels):
+            y[m, k] = to_form(np.float32(silu(x[m, k]) * x[m, channels + k]), half)
+    return y
+
+
+@njit(cache=True, parallel=True)
+def _rounded(x, half):  # type: ignore[no-untyped-def]
+    y = np.empty(x.shape, np.float32)
+    for m in prange(len(x)):
+        for k in range(x.shape[1]):
+            y[m, k] = to_form(x[m, k], half)
+    return y
+
+
+def _on_grid(kind: str, x: Any, form: str) -> Floats:
+    """x [M, K] as float32; ValueError as `quantize`."""
+    check_form(form)
+    values = np.ascontiguousarray(x, np.float32)
+    if values.ndim != 2:
+        raise ValueError(f"{kind}: must be [tokens, channels], got shape {values.shape}")
+    fine = ((_rounded(values, form == "float16") == values) & np.isfinite(values)).all(axis=1)
+    if not fine.all():
+        raise ValueError(f"{kind}: must be finite {form} values, token {int(np.argmin(fine))} has others")
+    return values
 
 
 def quantize(x: Any, form: str = "float16") -> Tokens:
@@ -88,11 +176,48 @@ def quantize(x: Any, form: str = "float16") -> Tokens:
 
     Raises ValueError for another form, another number of axes, and for a value that is off the grid or not finite.
     """
-    check_form(form)
-    values = np.ascontiguousarray(x, np.float32)
-    if values.ndim != 2:
-        raise ValueError(f"activations: must be [tokens, channels], got shape {values.shape}")
-    codes, scale, sums, fine = _quantize_tokens(values, form == "float16")
-    if not fine.all():
-        raise ValueError(f"activations: must be finite {form} values, token {int(np.argmin(fine))} has others")
-    return Tokens(codes, scale, sums)
+    return Tokens(*_quantize_tokens(_on_grid("activations", x, form), form == "float16"))
+
+
+def normalized(
+    x: Any, weight: Any, epsilon: float, form: str = "float16", residual: Any = None
+) -> tuple[Floats, Floats]:
+    """(h, y) float32 [M, K] of x and residual [M, K], weight [K], all on the grid of `form`; epsilon goes to float32.
+
+    Raises ValueError as `quantize`, and for other shapes.
+    """
+    h, scale = _on_grid("activations", x, form), _on_grid("weight", np.reshape(weight, (1, -1)), form)[0]
+    if len(scale) != h.shape[1]:
+        raise ValueError(f"weight: must be [{h.shape[1]}], got {np.shape(weight)}")
+    if residual is not None:
+        before = _on_grid("residual", residual, form)
+        if before.shape != h.shape:
+            raise ValueError(f"residual: must be {h.shape}, got {before.shape}")
+        with np.errstate(over="ignore"):
+            h = _rounded(h + before, form == "float16")  # two roundings are as one: 24 >= 2 x 11 + 2 bits
+    return h, _normalized(h, scale, np.float32(epsilon), form == "float16")
+
+
+def quantize_norm(
+    x: Any, weight: Any, epsilon: float, form: str = "float16", residual: Any = None
+) -> tuple[Tokens, Floats]:
+    """`Tokens` of `normalized`, and h. Raises ValueError as that."""
+    h, y = normalized(x, weight, epsilon, form, residual)
+    return Tokens(*_quantize_tokens(y, form == "float16")), h
+
+
+def gated(x: Any, form: str = "float16") -> Floats:
+    """silu(gate) up, float32 [M, F], of x [M, 2 F]: gates in front, on the grid of `form`.
+
+    Raises ValueError as `quantize`, and for an odd number of channels.
+    """
+    values = _on_grid("activations", x, form)
+    if values.shape[1] % 2:
+        raise ValueError(f"activations: must be gates and as many others, got {values.shape[1]} channels")
+    found: Floats = _gated(values, form == "float16")
+    return found
+
+
+def quantize_gate(x: Any, form: str = "float16") -> Tokens:
+    """`Tokens` of `gated`. Raises ValueError as that."""
+    return Tokens(*_quantize_tokens(gated(x, form), form == "float16"))
