@@ -1,4 +1,4 @@
-// What the card can do at most: bytes read from DRAM, and int8 products by `wgmma`. Floors of kernels follow from these.
+// What the card can do at most: bytes read from DRAM, int8 products by `wgmma`. Floors of kernels follow from these.
 //
 // read_once walks a buffer once, 16 bytes a load, LOADS loads of a thread in flight. wgmma_registers, wgmma_shared do
 // nothing but m64n256k32 products: two warpgroups a multiprocessor, B (and A) held in shared memory all the time.
@@ -6,6 +6,7 @@
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using s32 = int;
+using s64 = long long;
 using s8 = signed char;
 
 #ifndef LOADS
@@ -91,6 +92,7 @@ __device__ __forceinline__ u64 descriptor(const void* tile) {
 __device__ void place(s8* tile, const s8* rows, u32 count) {
     const uint4* from = reinterpret_cast<const uint4*>(rows);
     uint4* to = reinterpret_cast<uint4*>(tile);
+#pragma unroll 8
     for (u32 i = threadIdx.x; i < count * 8; i += blockDim.x) to[(i & ~7u) | ((i ^ (i >> 3)) & 7u)] = from[i];
 }
 
@@ -104,9 +106,9 @@ __device__ void fragment(u32 (&a)[4][4], const s8* rows) {
 
 // ---- kernels ----------------------------------------------------------------------------------------------------
 
-// a [2][64][128], b [4][256][128]; sums [2][64][256] of `passes` times the sum over b's four
+// a [2][64][128], b [4][256][128]; sums [2][64][256] of `passes` times the sum over b's four; cycles that products took
 template <bool InRegisters>
-__device__ void multiply(const s8* a, const s8* b, s32* sums, s32 passes) {
+__device__ void multiply(const s8* a, const s8* b, s32* sums, s64* cycles, s32 passes) {
     extern __shared__ __align__(1024) s8 shared[];
     s8* tiles_b = shared;
     s8* tiles_a = shared + STAGES * COLUMNS * DEPTH;
@@ -121,6 +123,7 @@ __device__ void multiply(const s8* a, const s8* b, s32* sums, s32 passes) {
     s32 d[128];
 #pragma unroll
     for (u32 i = 0; i < 128; ++i) d[i] = 0;
+    s64 begin = clock64();
     for (s32 pass = 0; pass < passes; ++pass) {
         wgmma_fence();
 #pragma unroll
@@ -130,22 +133,23 @@ __device__ void multiply(const s8* a, const s8* b, s32* sums, s32 passes) {
             else wgmma(d, from_a + (step % 4 * 32 >> 4), b_now);
         }
         wgmma_commit();
-        wgmma_wait();
     }
+    wgmma_wait();
     if (blockIdx.x) return;
+    if (threadIdx.x == 0) *cycles = clock64() - begin;
     u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
 #pragma unroll
     for (u32 i = 0; i < 128; ++i) sums[(row + i / 2 % 2 * 8) * COLUMNS + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-wgmma_registers(const s8* a, const s8* b, s32* sums, s32 passes) {
-    multiply<true>(a, b, sums, passes);
+wgmma_registers(const s8* a, const s8* b, s32* sums, s64* cycles, s32 passes) {
+    multiply<true>(a, b, sums, cycles, passes);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-wgmma_shared(const s8* a, const s8* b, s32* sums, s32 passes) {
-    multiply<false>(a, b, sums, passes);
+wgmma_shared(const s8* a, const s8* b, s32* sums, s64* cycles, s32 passes) {
+    multiply<false>(a, b, sums, cycles, passes);
 }
 
 #endif

@@ -3,6 +3,7 @@
 import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ BLOCK, LOADS = 256, 8
 MACROS = {"LOADS": LOADS}
 GROUPS, ROWS, COLUMNS, DEPTH, STAGES = 2, 64, 256, 128, 4  # as in ceilings.cu
 SHARED_BYTES = (STAGES * COLUMNS + GROUPS * ROWS) * DEPTH + 1024
-PASSES = 200  # about half a millisecond
+PASSES = 2000  # some 4 ms: filling shared memory, before, takes a few microseconds
 SUSTAINED_S = 2.0
 WGMMA = {"registers": "wgmma_registers", "shared": "wgmma_shared"}
 SIZE = 8192  # of the square products by torch
@@ -68,8 +69,21 @@ def _read_rate(data: Any, per: int, total: int) -> float:
     return round(READ_BYTES / timing.us * 1e6)
 
 
-def _products(symbol: str) -> tuple[Call, float]:
-    """(a launch of PASSES passes on random operands, its operations); one pass is checked against float64 first."""
+@dataclass(frozen=True)
+class Products:
+    """A launch of PASSES passes on random operands, its operations, and the cycles that the last one took."""
+
+    run: Call
+    operations: float
+    cycles: Any
+
+    def rates(self, us: float) -> tuple[int, int]:
+        """(operations a second, cycles a second) of a launch that took so long."""
+        return round(self.operations / us * 1e6), round(int(self.cycles) / us * 1e6)
+
+
+def _products(symbol: str) -> Products:
+    """One of WGMMA; one pass is checked against float64 first."""
     import torch
 
     kernel = runtime.load(SOURCE, symbol, MACROS, SHARED_BYTES)
@@ -77,47 +91,47 @@ def _products(symbol: str) -> tuple[Call, float]:
     shapes = (GROUPS, ROWS, DEPTH), (STAGES, COLUMNS, DEPTH)
     a, b = (torch.randint(-128, 128, one, generator=draw, dtype=torch.int8, device="cuda") for one in shapes)
     sums = torch.full((GROUPS, ROWS, COLUMNS), 1 << 30, dtype=torch.int32, device="cuda")
+    cycles = torch.zeros(1, dtype=torch.int64, device="cuda")
 
     def run(passes: int) -> None:
         grid, block = runtime.multiprocessors(), 128 * GROUPS
-        runtime.launch(kernel, grid, block, (a, b, sums, ctypes.c_int(passes)), shared_bytes=SHARED_BYTES)
+        runtime.launch(kernel, grid, block, (a, b, sums, cycles, ctypes.c_int(passes)), SHARED_BYTES)
 
     run(1)
     expected = a.double() @ b.double().sum(dim=0).T
     if not torch.equal(sums.double(), expected):
         raise ArithmeticError(f"{symbol}: {int((sums.double() != expected).sum())} of {sums.numel()} sums are wrong")
     operations = 2.0 * runtime.multiprocessors() * PASSES * GROUPS * ROWS * COLUMNS * DEPTH * STAGES
-    return lambda: run(PASSES), operations
+    return Products(partial(run, PASSES), operations, cycles)
 
 
 def int8_rate(symbol: str) -> dict[str, Any]:
-    """Operations a second of a few milliseconds of products, A from registers or from shared memory."""
-    run, operations = _products(symbol)
-    timing = measure([run], 1e6 * operations / 1.9e15)
-    return {f"int8_{symbol.partition('_')[2]}_per_s": round(operations / timing.us * 1e6)}
+    """Operations a second of some milliseconds of products, A from registers or from shared memory; the clock."""
+    products, name = _products(symbol), symbol.partition("_")[2]
+    rate, clock = products.rates(measure([products.run], 1e6 * products.operations / 1.9e15).us)
+    return {f"int8_{name}_per_s": rate, f"int8_{name}_clock_hz": clock}
 
 
 def sustained_int8(watch: record.Watch | None) -> dict[str, Any]:
     """Operations a second over SUSTAINED_S on random operands, with clocks and power of its second half."""
     import torch
 
-    run, operations = _products(WGMMA["registers"])
-    graph = captured([run], 20)
-    one_us = median(replayed_us(graph))
-    rounds = max(2, int(SUSTAINED_S * 1e6 / one_us) // 2)
+    products = _products(WGMMA["registers"])
+    graph = captured([products.run], 1)
+    rounds = max(1, int(SUSTAINED_S * 1e6 / median(replayed_us(graph))) // 2)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
-    for mark in marks[:2]:
-        mark.record()
+    marks[0].record()
+    for mark in marks[1:]:
         for _ in range(rounds):
             graph.replay()
+        mark.record()
     marks[1].synchronize()
     begin = time.time()
-    marks[2].record()
-    torch.cuda.synchronize()
+    marks[2].synchronize()
     state = watch.since(begin) if watch else {}
-    first, second = (rounds * 20 * operations / marks[i].elapsed_time(marks[i + 1]) * 1e3 for i in range(2))
-    row = {"seconds": round(marks[0].elapsed_time(marks[2]) / 1e3, 3), "first_half_per_s": round(first)}
-    return {"int8_sustained_per_s": round(second), "int8_sustained": row | {"state": state}}
+    first, second = (products.rates(1e3 * marks[i].elapsed_time(marks[i + 1]) / rounds) for i in range(2))
+    row = {"seconds": round(marks[0].elapsed_time(marks[2]) / 1e3, 3), "first_half_per_s": first[0], "state": state}
+    return {"int8_sustained_per_s": second[0], "int8_sustained_clock_hz": second[1], "int8_sustained": row}
 
 
 def launches() -> dict[str, Any]:

@@ -37,7 +37,7 @@ SHORT = {  # * behind a peer that was recorded in another run and is scaled
     "qserve_w8a8": "QServe W8*",
     "marlin_w4a16": "Marlin*",
 }
-_UNITS = {"bytes_per_s": "TB/s", "per_s": "TOPS", "us": "us"}
+_UNITS = {"bytes_per_s": (1e12, "TB/s"), "per_s": (1e12, "TOPS"), "clock_hz": (1e6, "MHz"), "us": (1.0, "us")}
 
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
@@ -68,7 +68,7 @@ def ceilings(record: Mapping[str, Any]) -> Table:
     for name, value in record["ceilings"].items():
         unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
         if unit and isinstance(value, int | float):
-            rows.append([name, f"{value if unit == 'us' else value / 1e12:.4g} {unit}"])
+            rows.append([name, f"{value / unit[0]:.4g} {unit[1]}"])
     sustained = record["ceilings"].get("int8_sustained", {}).get("state", {})
     for name in ("clocks.sm", "power.draw"):
         if name in sustained:
