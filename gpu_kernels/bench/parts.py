@@ -1,7 +1,7 @@
 """The parts of the bench, each a stream of rows: `part`, `name`, `floor_us` by column, `columns` by contender.
 
-The decode layer, the activation kernels and the ablation twins bring theirs along: a module `bench` in their folder
-with `rows(limits) -> Iterator[row]`, where `limits` are the ceilings of the run; and `count`, how many they are.
+Some are brought along: a module with `rows(limits) -> Iterator[row]`, where `limits` are the ceilings of the run. The
+decode layer and the ablation twins have theirs in their own folders.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,14 +9,17 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
-from gpu_kernels.bench.contest import Contender, columns, guarded
+from gpu_kernels.bench.contest import Contender, columns
 from gpu_kernels.bench.shapes import Attention, Gemm, attentions, gemms
 
 Row = dict[str, Any]
 Limits = Mapping[str, Any]
-FOLDERS = {"layer": "decode_layer", "activations": "activations", "ablations": "w4a8_portable"}
-PARTS = ("ceilings", "gemm", "attention", *FOLDERS)
-KV_BITS = {"kv4": 4, "kv8": 8, "kv16": 16, "sdpa_cudnn": 16, "sdpa_flash": 16}
+BROUGHT = {
+    "layer": "gpu_kernels.decode_layer.bench",
+    "activations": "gpu_kernels.bench.activation_rows",
+    "ablations": "gpu_kernels.w4a8_portable.bench",
+}
+PARTS = ("ceilings", "gemm", "attention", *BROUGHT)
 
 
 def gemm_rows(limits: Limits) -> Iterator[Row]:
@@ -44,17 +47,11 @@ def int8_ceiling(limits: Limits) -> float:
 
 def attention_rows(limits: Limits) -> Iterator[Row]:
     """Ours and torch's on every shape."""
-    from gpu_kernels.bench import attention_peers
+    from gpu_kernels.bench import attention_ours, attention_peers
 
-    ours = guarded(_attention_ours)
-    contenders = ours.get("contenders", {}) | attention_peers.contenders()
+    contenders = attention_ours.contenders() | attention_peers.contenders()
     for shape in attentions():
-        row = attention_row(shape, contenders, limits)
-        yield row if "contenders" in ours else row | {"columns": {"kv4": ours} | row["columns"]}
-
-
-def _attention_ours() -> dict[str, Any]:
-    return {"contenders": import_module("gpu_kernels.kv4_attention.bench").contenders()}
+        yield attention_row(shape, contenders, limits)
 
 
 def attention_row(shape: Attention, contenders: Mapping[str, Contender], limits: Limits) -> Row:
@@ -65,8 +62,8 @@ def attention_row(shape: Attention, contenders: Mapping[str, Contender], limits:
 
 
 def brought_rows(part: str, limits: Limits) -> Iterator[Row]:
-    """The rows of a kernel's own bench."""
-    for row in import_module(f"gpu_kernels.{FOLDERS[part]}.bench").rows(limits):
+    """The rows of a module."""
+    for row in import_module(BROUGHT[part]).rows(limits):
         yield {"part": part} | row
 
 
@@ -77,10 +74,5 @@ def rows_of(part: str) -> Callable[[Limits], Iterator[Row]]:
 
 
 def counts(part: str) -> int:
-    """How many rows a part has, for a progress bar."""
-    if part == "ceilings":
-        return 1
-    if part in FOLDERS:
-        found = guarded(lambda: {"count": import_module(f"gpu_kernels.{FOLDERS[part]}.bench").count})
-        return int(found.get("count", 1))
-    return len(list(gemms() if part == "gemm" else attentions()))
+    """How many rows a part has, about, for a progress bar."""
+    return {"gemm": len(list(gemms())), "attention": len(list(attentions())), "ceilings": 1}.get(part, 20)
