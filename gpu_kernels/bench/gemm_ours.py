@@ -86,7 +86,7 @@ class Operands:
 
         if unwritten := int(self.out.isnan().sum()):
             return f"{unwritten} of {self.out.numel()} elements are not written or NaN"
-        rows = torch.linspace(0, len(self.x) - 1, min(len(self.x), ROWS), device="cuda").long()
+        rows = torch.linspace(0, len(self.x) - 1, min(len(self.x), ROWS), device=self.x.device).long()
         found = self.out[rows][:, self.channels]
         exact = self.x[rows].double() @ self.weights.T
         if kind == "w4a16":
