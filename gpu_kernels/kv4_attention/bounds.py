@@ -31,8 +31,10 @@ def exact(head: Head) -> tuple[Wide, Wide]:
     keys, values = ((codes - zero[:, None]) * scale[:, None] for codes, scale, zero in (head.keys, head.values))
     if head.key.size:
         keys, values = np.r_[keys, head.key[None]], np.r_[values, head.value[None]]
+    if not len(keys):
+        return np.zeros((len(head.query), 0)), np.zeros(head.query.shape)
     x = head.query @ keys.T / np.sqrt(head.query.shape[1])
-    shares = np.exp(x - x.max(1, keepdims=True, initial=-np.inf))
+    shares = np.exp(x - x.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
     return shares, shares @ values
 
@@ -55,15 +57,19 @@ def folded_bound(head: Head, bits: int) -> tuple[Wide, Wide]:
     shares, output = exact(head)
     codes, scale, zero = head.values
     n, center = len(codes), CENTER[bits]
+    if not shares.size:
+        return output, np.zeros_like(output)
     steps = n / 16 + JOINS
     reach = np.minimum(-np.log2(np.maximum(shares / shares.max(1, keepdims=True), 2.0**-150)), 150) + 8
     off = score_bound(head, bits) + 2 * W * reach
-    moved = shares * (np.expm1(np.log(2) * (off + off.max(1, keepdims=True))) + steps * 2 * (POWER + 4 * W))
+    worst = np.minimum(off + off.max(1, keepdims=True), 300)
+    moved = shares * (np.expm1(np.log(2) * worst) + steps * 2 * (POWER + 4 * W))
     p, coded, shifted = shares[:, :n] * scale, np.abs(codes - center), np.abs(center - zero)
-    values = np.abs(codes - zero[:, None]) * scale[:, None]
+    values = (codes - zero[:, None]) * scale[:, None]
     if head.key.size:
-        values = np.r_[values, np.abs(head.value)[None]]
+        values = np.r_[values, head.value[None]]
     rounded = (p * U + p.max(1, keepdims=True, initial=0) * 2.0**-33) @ coded + n / 16 * CUT * p @ coded
     zeros = ((n / 8 + 2 * JOINS + 8) * W) * (p @ shifted)[:, None] + 2 * JOINS * W * (p @ coded)
-    bound: Wide = moved @ values + rounded + zeros + (U + 2.0**-20) * np.abs(output) + TINY
+    spread = np.ptp(values, axis=0)  # outputs are means, whatever the shares
+    bound: Wide = np.minimum(moved @ np.abs(values), spread) + rounded + zeros + (U + 2.0**-20) * np.abs(output) + TINY
     return output, bound

@@ -8,6 +8,7 @@ MOST_HEADS = 16  # query heads of one kv head in a block
 KEY_BIAS = {4: 64, 8: -128, 16: 0}  # what key codes are moved by on the tensor cores
 CENTER = {4: 8, 8: 128, 16: 0}  # what value codes are moved by, downwards
 HEADROOM = 8  # log2 of the largest weight when the reference of the exponents is set; 2^15 at most later
+SHARED_BYTES = 227 << 10  # of a multiprocessor of sm_90, 1 KB of it a block's own
 LOG2_E = 1.4426950408889634
 
 
@@ -34,19 +35,26 @@ class Tile:
     stages      such tiles on their way to a warp
     warps       of a block, each with tiles of its own
     resident    blocks a multiprocessor has room for
+    cluster     splits of a sequence, in one cluster; 1: any number of splits, which meet in the workspace
     """
 
     tokens: int
     stages: int
     warps: int
     resident: int
+    cluster: int = 1
+
+    def sides(self, heads: int) -> int:
+        """Slabs of 16 tokens whose heads share the 8 columns of a matrix product."""
+        slabs = self.tokens // GROUP_TOKENS
+        return 4 if heads <= 2 and slabs >= 4 else 2 if heads <= 4 and slabs >= 2 else 1
 
     def shared_bytes(self, size: int, bits: int, heads: int) -> int:
         """Dynamic shared memory of a block."""
-        columns = -(-heads // 8) * 8
-        head = 8 * self.warps * self.stages + columns * (size + 8) * 2 + 4 * size + 8 * (self.warps + 1) * columns + 4
+        columns, parts = -(-heads // 8) * 8, self.warps * self.sides(heads)
+        head = 8 * self.warps * self.stages + columns * (size + 8) * 2 + 4 * size + 8 * (parts + 2) * columns + 4
         stages = self.warps * self.stages * self.tokens // GROUP_TOKENS * group_bytes(size, bits)
-        return (-(-head // 8) * 8 + 127) // 128 * 128 + max(stages, self.warps * heads * (size + 4) * 4)
+        return (-(-head // 8) * 8 + 127) // 128 * 128 + max(stages, (parts + 1) * heads * (size + 4) * 4)
 
 
 def macros(
@@ -54,7 +62,7 @@ def macros(
 ) -> dict[str, int]:
     """Of `kernel.cu`."""
     own = {"SIZE": size, "BITS": bits, "HEADS": heads, "NEW": int(new), "KEPT": int(kept), "ROTATED": 1}
-    how = {"TILE": tile.tokens, "STAGES": tile.stages, "WARPS": tile.warps, "RESIDENT": tile.resident}
+    how = {"TILE": tile.tokens, "STAGES": tile.stages, "WARPS": tile.warps, "RESIDENT": tile.resident, "CLUSTER": tile.cluster}
     return own | how | {"EARLY": int(early), "KEY_BIAS": KEY_BIAS[bits], "BULK": int(bulk and not kept)}
 
 
@@ -80,7 +88,18 @@ def choose(
     batch: int, kv_heads: int, group: int, longest: int, size: int, bits: int, multiprocessors: int
 ) -> tuple[Tile, int]:
     """Tile and splits of a sequence for a launch, `longest` tokens at most a sequence."""
-    tile = Tile({4: 64, 8: 32, 16: 16}[bits], 2, 4, 3)
-    items = batch * kv_heads * block_heads(group)[1]
+    heads, chunks = block_heads(group)
+    tile = _tile(size, bits, heads)
+    items = batch * kv_heads * chunks
     rounds = -(-longest // (tile.tokens * tile.warps))
     return tile, max(1, min(rounds, -(-2 * multiprocessors // items)))
+
+
+def _tile(size: int, bits: int, heads: int) -> Tile:
+    tokens = 32 if 2 * group_bytes(size, bits) <= 8448 else 16
+    most = 4 if size <= 128 and heads <= 8 else 2
+    for stages, resident in ((3, 4), (3, 3), (3, 2), (2, 2), (2, 1)):
+        tile = Tile(tokens, stages, 4, resident)
+        if resident <= most and resident * (tile.shared_bytes(size, bits, heads) + 1024) <= SHARED_BYTES:
+            break
+    return tile

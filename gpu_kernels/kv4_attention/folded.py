@@ -45,13 +45,14 @@ def quantize(x: Any, bits: int) -> Vectors | Floats:
 
 
 def _quantize8(x: Floats) -> Vectors:
-    """As `accel.formats.kv4`, with 255 steps and without the cut to a nibble."""
+    """As `accel.formats.kv4`, with 255 steps, without the cut to a nibble. |low| may be 256 times the range; above that
+    zero leaves float16, is held at its largest number, and the codes mean nothing."""
     low, high = x.min(axis=-1), x.max(axis=-1)
     span, steps = high - low, np.float32(255)
     scale = round_to(span / steps, "float16")
     guarded = scale == 0
-    zero = round_to(-(steps * low) / np.where(guarded, np.float32(1), span), "float16")
-    scale, zero = np.where(guarded, np.float32(1), scale), np.where(guarded, -low, zero)
+    far = np.clip(-(steps * low) / np.where(guarded, np.float32(1), span), -65504, 65504)
+    scale, zero = np.where(guarded, np.float32(1), scale), np.where(guarded, -low, round_to(far, "float16"))
     return Vectors(kv4.numbers(x, scale, zero), scale, zero)
 
 
@@ -82,7 +83,7 @@ def scores(head: Head, bits: int) -> Wide:
 def _output(head: Head, bits: int) -> Wide:
     """[G, D] before its last rounding."""
     x, (codes, scale, zero), n = scores(head, bits), head.values, len(head.values[0])
-    top = np.max(np.c_[x[:, :n] + np.log2(scale), x[:, n:]], axis=1, keepdims=True, initial=-np.inf) - HEADROOM
+    top = np.max(np.c_[x[:, :n] + np.log2(scale), x[:, n:]], axis=1, keepdims=True, initial=-(2.0**100)) - HEADROOM
     e = _single(np.exp2(_single(x - top)))
     weight = _single(e[:, :n] * scale)
     found = round_to(weight, "float16").astype(np.float64) @ (codes - CENTER[bits]) + (
@@ -90,7 +91,8 @@ def _output(head: Head, bits: int) -> Wide:
     )[:, None]
     if head.key.size:
         found += e[:, n:] * head.value
-    result: Wide = found / e.sum(1, keepdims=True)
+    total = e.sum(1, keepdims=True)
+    result: Wide = np.divide(found, total, out=np.zeros_like(found), where=total > 0)  # 0 of an empty cache
     return result
 
 
@@ -145,5 +147,15 @@ def decode(query: Any, key: Any, value: Any, key_cache: Any, value_cache: Any, l
     [B, kv heads, T, D] of float16 numbers."""
     heads, k, v = operands(query, key, value, key_cache, value_cache, lengths, **how)
     bits = how.get("bits", 4)
-    output = round_to(np.concatenate([_output(head, bits) for head in heads]), "float16")
-    return Step(output.reshape(np.shape(query)), quantize(k, bits), quantize(v, bits))
+    return Step(outputs(heads, bits).reshape(np.shape(query)), quantize(k, bits), quantize(v, bits))
+
+
+def without_new(heads: Sequence[Head]) -> list[Head]:
+    """The same, of the cache alone."""
+    return [head._replace(key=np.empty(0), value=np.empty(0)) for head in heads]
+
+
+def outputs(heads: Sequence[Head], bits: int) -> Floats:
+    """[heads, G, D] on the float16 grid."""
+    found: Floats = round_to(np.stack([_output(head, bits) for head in heads]), "float16")
+    return found

@@ -4,12 +4,17 @@
 // comes with the query: it is rotated, attended to as it is, and appended), KEPT (only listed tokens are read),
 // TILE (tokens that a warp takes at a time), STAGES (tiles on their way to a warp), WARPS, RESIDENT (blocks a
 // multiprocessor has room for), EARLY (the kernel launched before this one writes neither cache nor table nor lengths),
-// KEY_BIAS (what key codes are moved by: 64 or -8; -128 with 8 bits), BULK (copy engine).
+// KEY_BIAS (what key codes are moved by: 64 or -8; -128 with 8 bits), BULK (copy engine), CLUSTER (all splits of a
+// sequence are one cluster of so many blocks; 1: they meet in the workspace).
 #include "common/hopper.cuh"
 #include "kv4_attention/vectors.cuh"
 
 #define COLUMNS ((HEADS + 7) / 8)  // sets of 8 query heads: the N of m16n8k16
 #define SLABS (TILE / 16)
+// The N of 8 holds the heads of as many slabs of 16 tokens as fit: columns are slab (side) x head
+#define WIDTH (HEADS <= 2 && SLABS >= 4 ? 2 : HEADS <= 4 && SLABS >= 2 ? 4 : 8)
+#define SIDES (8 / WIDTH)
+#define PARTS (WARPS * SIDES)
 #define TILE_BYTES (SLABS * GROUP_BYTES)
 #define THREADS (WARPS * 32)
 #define STRIDE (SIZE + 4)  // of a head's outputs in shared memory, in floats
@@ -58,6 +63,13 @@ __device__ __forceinline__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+#ifdef TRACE
+__device__ __forceinline__ long long now() { long long t; asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)); return t; }
+#define MARK(i) do { if (threadIdx.x == 0) { long long b_ = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z); \
+  if (b_ < 4096) { ((long long*)(parts + (1 << 22)))[b_ * 16 + i] = now(); } } } while (0)
+#else
+#define MARK(i)
+#endif
 #if __CUDA_ARCH__ >= 900
 #define WAIT_FOR_PREVIOUS() wait_for_previous()
 #define LET_NEXT_START() let_next_start()
@@ -81,12 +93,12 @@ __device__ __forceinline__ void load_words(u32* to, const u8* from) {
   }
 }
 
-// ---- one warp's state over its tiles: lane = 4 g + t holds heads 2 t and 2 t + 1 of each set of 8 --------------------------
+// ---- one warp's state over its tiles: lane = 4 g + t holds columns 2 t and 2 t + 1 of each set of 8 ---------------------
 struct State {
   float top[COLUMNS][2];               // exponents are taken relative to it; HEADROOM below the largest weight when set
   float sum[COLUMNS][2];               // of exponentials, this lane's tokens
   float shift[COLUMNS][2];             // of weight (CENTER - zero), this lane's tokens
-  float output[COLUMNS][SIZE / 16][4]; // sums of weight (code - CENTER); rows are elements, columns heads
+  float output[COLUMNS][SIZE / 16][4]; // sums of weight (code - CENTER); rows are elements
 };
 
 struct Query {
@@ -94,19 +106,23 @@ struct Query {
   float sum[COLUMNS][2];            // of a head's elements
 };
 
-struct Scales {  // of a lane's tokens, rows g and g + 8 of a slab
+struct Lane {
+  int g, t, side;  // the slab of its columns
+};
+
+// of a lane's tokens, rows g and g + 8 of the slab of its side
+struct Scales {
   float value[2], shift[2];
 };
 
-// scores of 16 tokens in units of bits (times log2 e): x[column][row half * 2 + head]
-__device__ __forceinline__ void score(float (&x)[COLUMNS][4], Scales& scales, const u8* slab, const Query& query, float factor,
-                                      int g, int t, int valid) {
+// dot products of the keys of one slab
+__device__ __forceinline__ void dots(float (&x)[COLUMNS][4], const u8* slab, const Query& query, const Lane& lane) {
   u32 low[WORDS], high[WORDS], a[4];
 #pragma unroll
   for (int w = 0; w < WORDS; w += KEY_WORDS) {
-    int byte = (w / KEY_WORDS * 4 + t) * KEY_WORDS * 4;
-    load_words<KEY_WORDS>(low + w, slab + key_byte(g, byte));
-    load_words<KEY_WORDS>(high + w, slab + key_byte(g + 8, byte));
+    int byte = (w / KEY_WORDS * 4 + lane.t) * KEY_WORDS * 4;
+    load_words<KEY_WORDS>(low + w, slab + key_byte(lane.g, byte));
+    load_words<KEY_WORDS>(high + w, slab + key_byte(lane.g + 8, byte));
   }
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) x[c][0] = x[c][1] = x[c][2] = x[c][3] = 0;
@@ -116,13 +132,30 @@ __device__ __forceinline__ void score(float (&x)[COLUMNS][4], Scales& scales, co
 #pragma unroll
     for (int c = 0; c < COLUMNS; ++c) multiply(x[c], a, query.word[c][n][0], query.word[c][n][1]);
   }
+}
+
+// scores of 16 SIDES tokens in units of bits (times log2 e), x[column][row half * 2 + head]; FULL: all tokens are there
+template <bool FULL>
+__device__ __forceinline__ void score(float (&x)[COLUMNS][4], Scales& scales, const u8* slabs, const Query& query, float factor,
+                                      const Lane& lane, int valid) {
+#pragma unroll
+  for (int side = 0; side < SIDES; ++side) {
+    float dot[COLUMNS][4];
+    dots(dot, slabs + side * GROUP_BYTES, query, lane);
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) x[c][i] = side == 0 || lane.side == side ? dot[c][i] : x[c][i];
+    }
+  }
+  const u8* own = slabs + lane.side * GROUP_BYTES + 32 * ROW;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    bool there = g + 8 * half < valid;
+    bool there = FULL || lane.side * 16 + lane.g + 8 * half < valid;
     float scale = factor, bias = 0;
     scales.value[half] = 1, scales.shift[half] = 0;
     if (BITS < 16) {
-      uint2 meta = *(const uint2*)(slab + 32 * ROW + (g + 8 * half) * 8);
+      uint2 meta = *(const uint2*)(own + (lane.g + 8 * half) * 8);
       if (!there) meta = make_uint2(0, 0x3C00);
       float2 key = pair_of(meta.x), value = pair_of(meta.y);
       scale = factor * key.x, bias = key.y + KEY_BIAS;
@@ -147,7 +180,8 @@ __device__ __forceinline__ void raise(State& state, const float (&most)[COLUMNS]
     for (int h = 0; h < 2; ++h) {
       float high = most[c][h];
       for (int distance = 4; distance < 32; distance *= 2) high = fmaxf(high, __shfl_xor_sync(~0u, high, distance));
-      float top = fmaxf(state.top[c][h], high - HEADROOM), factor = power_of_two(state.top[c][h] - top);
+      float top = fmaxf(state.top[c][h], high - HEADROOM);
+      float factor = top == state.top[c][h] ? 1 : power_of_two(state.top[c][h] - top);  // both may be LOWEST
       state.top[c][h] = top, state.sum[c][h] *= factor, state.shift[c][h] *= factor;
 #pragma unroll
       for (int m = 0; m < SIZE / 16; ++m) state.output[c][m][h] *= factor, state.output[c][m][h + 2] *= factor;
@@ -155,7 +189,8 @@ __device__ __forceinline__ void raise(State& state, const float (&most)[COLUMNS]
   }
 }
 
-// exponentials and weights of 16 tokens; gives the B fragment of the weights
+// exponentials and weights of 16 SIDES tokens; gives the B fragment of the weights
+template <bool FULL>
 __device__ __forceinline__ void weigh(u32 (&b)[COLUMNS][2], State& state, const float (&x)[COLUMNS][4], const Scales& scales) {
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
@@ -165,6 +200,7 @@ __device__ __forceinline__ void weigh(u32 (&b)[COLUMNS][2], State& state, const 
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         float e = power_of_two(x[c][2 * half + h] - state.top[c][h]);
+        if (!FULL) e = x[c][2 * half + h] == LOWEST ? 0 : e;  // a side may have no token at all yet
         state.sum[c][h] += e;
         weight[h] = BITS < 16 ? e * scales.value[half] : e;
         if (BITS < 16) state.shift[c][h] = fmaf(weight[h], scales.shift[half], state.shift[c][h]);
@@ -174,15 +210,15 @@ __device__ __forceinline__ void weigh(u32 (&b)[COLUMNS][2], State& state, const 
   }
 }
 
-// add weight (code - CENTER) of 16 tokens
-__device__ __forceinline__ void accumulate(State& state, const u8* slab, const u32 (&b)[COLUMNS][2], int g, int t) {
+// add weight (code - CENTER) of one slab
+__device__ __forceinline__ void accumulate(State& state, const u8* slab, const u32 (&b)[COLUMNS][2], const Lane& lane) {
 #pragma unroll
   for (int w = 0; w < SPREAD; w += VALUE_WORDS) {
     u32 word[4][VALUE_WORDS], a[4];
-    int byte = (w / VALUE_WORDS * 8 + g) * VALUE_WORDS * 4;
+    int byte = (w / VALUE_WORDS * 8 + lane.g) * VALUE_WORDS * 4;
 #pragma unroll
     for (int token = 0; token < 4; ++token) {
-      load_words<VALUE_WORDS>(word[token], slab + value_byte(2 * t + token % 2 + token / 2 * 8, byte));
+      load_words<VALUE_WORDS>(word[token], slab + value_byte(2 * lane.t + token % 2 + token / 2 * 8, byte));
     }
 #pragma unroll
     for (int v = 0; v < VALUE_WORDS; ++v) {
@@ -198,16 +234,17 @@ __device__ __forceinline__ void accumulate(State& state, const u8* slab, const u
 }
 
 // a tile in shared memory, of which the first `valid` tokens count
-__device__ __forceinline__ void attend_tile(State& state, const u8* tile, const Query& query, float factor, int g, int t,
+template <bool FULL>
+__device__ __forceinline__ void attend_tile(State& state, const u8* tile, const Query& query, float factor, const Lane& lane,
                                             int valid) {
-  float x[SLABS][COLUMNS][4], most[COLUMNS][2];
-  Scales scales[SLABS];
+  float x[SLABS / SIDES][COLUMNS][4], most[COLUMNS][2];
+  Scales scales[SLABS / SIDES];
   bool over = false;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) most[c][0] = most[c][1] = LOWEST;
 #pragma unroll
-  for (int s = 0; s < SLABS; ++s) {
-    score(x[s], scales[s], tile + s * GROUP_BYTES, query, factor, g, t, valid - 16 * s);
+  for (int s = 0; s < SLABS / SIDES; ++s) {
+    score<FULL>(x[s], scales[s], tile + s * SIDES * GROUP_BYTES, query, factor, lane, valid - 16 * SIDES * s);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float size = BITS < 16 ? log_two(scales[s].value[half]) : 0;
@@ -223,10 +260,19 @@ __device__ __forceinline__ void attend_tile(State& state, const u8* tile, const 
   }
   if (__any_sync(~0u, over)) raise(state, most);
 #pragma unroll
-  for (int s = 0; s < SLABS; ++s) {
+  for (int s = 0; s < SLABS / SIDES; ++s) {
     u32 b[COLUMNS][2];
-    weigh(b, state, x[s], scales[s]);
-    accumulate(state, tile + s * GROUP_BYTES, b, g, t);
+    weigh<FULL>(b, state, x[s], scales[s]);
+#pragma unroll
+    for (int side = 0; side < SIDES; ++side) {
+      u32 own[COLUMNS][2];  // no column but this side's: g is the column of a B fragment
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) {
+        bool mine = SIDES == 1 || lane.g / WIDTH == side;
+        own[c][0] = mine ? b[c][0] : 0, own[c][1] = mine ? b[c][1] : 0;
+      }
+      accumulate(state, tile + (s * SIDES + side) * GROUP_BYTES, own, lane);
+    }
   }
 }
 
@@ -257,9 +303,30 @@ __device__ __forceinline__ Place find(const Source& from, int tile, int lane) {
       place.page[i] = from.table[place.position[i] / 64];
     }
   } else {
-    place.position[0] = tile * TILE % 64;
-    place.page[0] = from.table[tile * TILE / 64];
+    place.position[0] = (u32)tile * TILE % 64;
+    place.page[0] = from.table[(u32)tile * TILE / 64];
   }
+  return place;
+}
+
+// the first pages of a sequence, read before its length is known: entries lane + 32 i of the table
+struct Near {
+  int page[4];
+};
+
+__device__ __forceinline__ Near near_pages(const Source& from, int width, int lane) {
+  Near near;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) near.page[i] = !KEPT && lane + 32 * i < width ? from.table[lane + 32 * i] : 0;
+  return near;
+}
+
+__device__ __forceinline__ Place find_near(const Source& from, const Near& near, int tile, int lane) {
+  u32 entry = (u32)tile * TILE / 64;  // the same in all lanes
+  if (KEPT || entry >= 128) return find(from, tile, lane);
+  int page = entry < 64 ? (entry < 32 ? near.page[0] : near.page[1]) : (entry < 96 ? near.page[2] : near.page[3]);
+  Place place;
+  place.page[0] = __shfl_sync(~0u, page, entry % 32), place.position[0] = (u32)tile * TILE % 64;
   return place;
 }
 
@@ -273,7 +340,7 @@ __device__ __forceinline__ void fetch(u8* to, u32 barrier, const Source& from, c
       int token = r + lane / 8;
       int page = __shfl_sync(~0u, place.page[r / 32], token % 32), position = __shfl_sync(~0u, place.position[r / 32], token % 32);
       if (token < tokens) {
-        const u8* group = page_of(from, page) + position % 64 / 16 * GROUP_BYTES;
+        const u8* group = page_of(from, page) + (u32)position % 64 / 16 * GROUP_BYTES;
         u32 slab = address + token / 16 * GROUP_BYTES;
 #pragma unroll
         for (int byte = lane % 8 * 16; byte < 2 * ROW; byte += 128) {
@@ -285,8 +352,8 @@ __device__ __forceinline__ void fetch(u8* to, u32 barrier, const Source& from, c
       }
     }
   } else {
-    const u8* source = page_of(from, place.page[0]) + place.position[0] / 16 * GROUP_BYTES;
-    u32 bytes = (tokens + 15) / 16 * GROUP_BYTES;
+    const u8* source = page_of(from, place.page[0]) + (u32)place.position[0] / 16 * GROUP_BYTES;
+    u32 bytes = (u32)(tokens + 15) / 16 * GROUP_BYTES;
     if (BULK) {
       if (lane == 0) {
         barrier_expect(barrier, bytes);
@@ -311,31 +378,56 @@ struct Shared {  // behind it: stages of each warp, later outputs of each warp
   u64 barrier[WARPS][STAGES];
   u16 query[COLUMNS * 8][SIZE + 8];
   u16 key[SIZE], value[SIZE];
-  float top[WARPS + 1][COLUMNS * 8], sum[WARPS + 1][COLUMNS * 8];
+  float top[PARTS + 1][COLUMNS * 8], sum[PARTS + 1][COLUMNS * 8];
+  float joined_top[COLUMNS * 8], joined_sum[COLUMNS * 8];
   int last;
 };
 #define SHARED_HEAD ((sizeof(Shared) + 127) / 128 * 128)
 
-// query and new key to shared memory, rotated; rows of heads that are not there are zero
-__device__ __forceinline__ void bring_vectors(Shared& shared, const u16* query, const u16* key, const u16* value,
-                                              const float* cosine, const float* sine, int heads) {
-  for (int i = threadIdx.x; i < (COLUMNS * 8 + NEW) * SIZE / 2; i += THREADS) {
-    int head = i / (SIZE / 2), pair = i % (SIZE / 2);
-    bool is_key = NEW && head == COLUMNS * 8;
-    u16* to = is_key ? shared.key : shared.query[head];
-    if (!is_key && head >= heads) {
-      to[pair] = to[pair + SIZE / 2] = 0;
-      continue;
-    }
-    const u16* from = is_key ? key : query + head * SIZE;
-    if (NEW) {
-      rotate_pair(from[pair], from[pair + SIZE / 2], cosine[pair], sine[pair], to[pair], to[pair + SIZE / 2]);
-    } else {
-      to[pair] = from[pair], to[pair + SIZE / 2] = from[pair + SIZE / 2];
+// query, new key and new value on their way to shared memory: pairs that turn together, and their angles
+#define PAIRS (((HEADS + NEW) * SIZE / 2 + THREADS - 1) / THREADS)
+#define LONE ((SIZE + THREADS - 1) / THREADS)
+struct Vectors {
+  u16 first[PAIRS], second[PAIRS], value[LONE];
+  float cosine[PAIRS], sine[PAIRS];
+};
+
+__device__ __forceinline__ void load_vectors(Vectors& found, const u16* query, const u16* key, const u16* value,
+                                             const float* cosine, const float* sine, int heads) {
+#pragma unroll
+  for (int j = 0; j < PAIRS; ++j) {
+    int i = threadIdx.x + j * THREADS, head = i / (SIZE / 2), pair = i % (SIZE / 2);
+    found.first[j] = found.second[j] = 0, found.cosine[j] = 1, found.sine[j] = 0;
+    if (head < heads || (NEW && head == HEADS)) {
+      const u16* from = head < heads ? query + head * SIZE : key;
+      found.first[j] = from[pair], found.second[j] = from[pair + SIZE / 2];
+      if (NEW) found.cosine[j] = cosine[pair], found.sine[j] = sine[pair];
     }
   }
-  if (NEW) {
-    for (int i = threadIdx.x; i < SIZE; i += THREADS) shared.value[i] = value[i];
+#pragma unroll
+  for (int j = 0; j < LONE; ++j) {
+    int i = threadIdx.x + j * THREADS;
+    found.value[j] = NEW && i < SIZE ? value[i] : 0;
+  }
+}
+
+// rotated, to shared memory; rows of heads that are not there are zero
+__device__ __forceinline__ void store_vectors(Shared& shared, const Vectors& found) {
+#pragma unroll
+  for (int j = 0; j < PAIRS; ++j) {
+    int i = threadIdx.x + j * THREADS, head = i / (SIZE / 2), pair = i % (SIZE / 2);
+    u16 x = found.first[j], y = found.second[j];
+    if (NEW) rotate_pair(x, y, found.cosine[j], found.sine[j], x, y);
+    u16* to = head < HEADS ? shared.query[head] : shared.key;
+    if (head < HEADS + NEW) to[pair] = x, to[pair + SIZE / 2] = y;
+  }
+#pragma unroll
+  for (int j = 0; j < LONE; ++j) {
+    int i = threadIdx.x + j * THREADS;
+    if (NEW && i < SIZE) shared.value[i] = found.value[j];
+  }
+  for (int i = threadIdx.x; i < (COLUMNS * 8 - HEADS) * SIZE / 2; i += THREADS) {
+    *(u32*)&shared.query[HEADS + i / (SIZE / 2)][i % (SIZE / 2) * 2] = 0;
   }
 }
 
@@ -347,7 +439,8 @@ __device__ __forceinline__ void load_query(Query& query, const Shared& shared, i
     for (int n = 0; n < SIZE / 16; ++n) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        u32 low = shared.query[8 * c + g][query_element(n, t, 2 * j)], high = shared.query[8 * c + g][query_element(n, t, 2 * j + 1)];
+        const u16* own = shared.query[8 * c + g % WIDTH];
+        u32 low = own[query_element(n, t, 2 * j)], high = own[query_element(n, t, 2 * j + 1)];
         query.word[c][n][j] = low | high << 16;
         sum += widened<1>((u16)low) + widened<1>((u16)high);
       }
@@ -367,7 +460,7 @@ __device__ __forceinline__ void add_new(Shared& shared, u8* group, int r, float 
       dot = fmaf(widened<1>(shared.query[head][lane * EACH + i]), widened<1>(shared.key[lane * EACH + i]), dot);
     }
     for (int distance = 16; distance; distance /= 2) dot += __shfl_xor_sync(~0u, dot, distance);
-    if (lane == 0) shared.top[WARPS][head] = dot * factor, shared.sum[WARPS][head] = 1;
+    if (lane == 0) shared.top[PARTS][head] = dot * factor;
   }
   for (int which = warp; which < 2; which += WARPS) {
     u16 vector[EACH];
@@ -386,13 +479,13 @@ __device__ __forceinline__ void leave(Shared& shared, float* outputs, State& sta
       for (int distance = 4; distance < 32; distance *= 2) {
         sum += __shfl_xor_sync(~0u, sum, distance), shift += __shfl_xor_sync(~0u, shift, distance);
       }
-      int head = 8 * c + 2 * t + h;
+      int head = 8 * c + (2 * t + h) % WIDTH, part = warp * SIDES + (2 * t + h) / WIDTH;
       if (head < heads) {
-        if (g == 0) shared.top[warp][head] = state.top[c][h], shared.sum[warp][head] = sum;
+        if (g == 0) shared.top[part][head] = state.top[c][h], shared.sum[part][head] = sum;
 #pragma unroll
         for (int m = 0; m < SIZE / 16; ++m) {
           int element = value_element(m / (PER_WORD / 2), g) + m % (PER_WORD / 2) * 2;
-          float* to = outputs + (warp * HEADS + head) * STRIDE + element;
+          float* to = outputs + (part * HEADS + head) * STRIDE + element;
           *(float2*)to = make_float2(state.output[c][m][h] + shift, state.output[c][m][h + 2] + shift);
         }
       }
@@ -421,6 +514,50 @@ __device__ __forceinline__ void write_output(u16* output, const Part& part) {
   *(uint2*)output = make_uint2(rounded_pair<1>(x.x * inverse, x.y * inverse), rounded_pair<1>(x.z * inverse, x.w * inverse));
 }
 
+#if CLUSTER > 1
+// "mapa", "ld.shared::cluster": of a block of the cluster
+__device__ __forceinline__ float4 read4_of(u32 address, u32 rank) {
+  float4 x;
+  asm volatile("{ .reg .b32 there;\n mapa.shared::cluster.u32 there, %4, %5;\n ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+               : "r"(address), "r"(rank)
+               : "memory");
+  return x;
+}
+
+__device__ __forceinline__ float read_of(u32 address, u32 rank) {
+  float x;
+  asm volatile("{ .reg .b32 there;\n mapa.shared::cluster.u32 there, %1, %2;\n ld.shared::cluster.f32 %0, [there]; }"
+               : "=f"(x)
+               : "r"(address), "r"(rank)
+               : "memory");
+  return x;
+}
+
+// all splits of a sequence lie in one cluster: each block adds the parts of some elements, in their order
+__device__ __forceinline__ void join_cluster(Shared& shared, float* outputs, u16* output, int heads) {
+  cluster_arrive();
+  cluster_wait();
+  u32 rank = cluster_rank();
+  int each = (heads * (SIZE / 4) + CLUSTER - 1) / CLUSTER, end = min(heads * (SIZE / 4), ((int)rank + 1) * each);
+  for (int i = rank * each + threadIdx.x; i < end; i += THREADS) {
+    int h = i / (SIZE / 4), element = i % (SIZE / 4) * 4;
+    u32 values = shared_address(outputs + (PARTS * HEADS + h) * STRIDE + element);
+    Part all = nothing();
+#pragma unroll
+    for (int s = 0; s < CLUSTER; ++s) {
+      join(all, read4_of(values, s), read_of(shared_address(&shared.joined_top[h]), s),
+           read_of(shared_address(&shared.joined_sum[h]), s));
+    }
+    write_output(output + h * SIZE + element, all);
+  }
+  cluster_arrive();
+  cluster_wait();  // nobody leaves while its memory is read
+}
+#else
+__device__ __forceinline__ void join_cluster(Shared&, float*, u16*, int) {}
+#endif
+
 // grid (splits, kv heads x chunks of HEADS query heads, sequences). Shapes: query, output [B, query heads, SIZE], key, value
 // [B, kv heads, SIZE], cosine, sine [B, SIZE / 2], cache as above, table [B, table_width], lengths [B], kept [B, kv heads,
 // kept_width], counts [B, kv heads]; workspace: counters u32 [B, grid y] (zero between launches), then from `parts` on
@@ -439,16 +576,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   u8* stages = memory + SHARED_HEAD + warp * STAGES * TILE_BYTES;
   float* outputs = (float*)(memory + SHARED_HEAD);
 
+  size_t own = (size_t)sequence * kv_heads + head, first_head = own * group + chunk * HEADS;
+  auto vectors_of_block = [&](Vectors& found) {
+    load_vectors(found, query + first_head * SIZE, key + own * SIZE, value + own * SIZE,
+                 cosine + (size_t)sequence * (SIZE / 2), sine + (size_t)sequence * (SIZE / 2), heads);
+  };
+  Vectors vectors;
+  MARK(0);
   if (!EARLY) WAIT_FOR_PREVIOUS();
+  MARK(1);
+  Source from{cache, table + (size_t)sequence * table_width, nullptr, kv_heads, head, 0};
+  Near near = near_pages(from, table_width, lane);
   int length = lengths[sequence];
-  Source from{cache, table + (size_t)sequence * table_width, nullptr, kv_heads, head, length};
+  if (!EARLY) vectors_of_block(vectors);
+  from.tokens = length;
   if (KEPT) {
     from.kept = kept + ((size_t)sequence * kv_heads + head) * kept_width;
     from.tokens = counts[sequence * kv_heads + head];
   }
   int tiles = (from.tokens + TILE - 1) / TILE, each = max(1, (tiles + splits - 1) / splits);
   int active = max(1, (tiles + each - 1) / each);
-  if (split >= active) {
+  if (CLUSTER == 1 && split >= active) {
     if (EARLY) WAIT_FOR_PREVIOUS();
     return;
   }
@@ -464,23 +612,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   for (int s = 0; s < STAGES; ++s) {
     int tile = first + s * WARPS;
     if (tile < end) {
-      fetch(stages + s * TILE_BYTES, shared_address(&shared.barrier[warp][s]), from, find(from, tile, lane), tile, lane);
+      fetch(stages + s * TILE_BYTES, shared_address(&shared.barrier[warp][s]), from, find_near(from, near, tile, lane), tile,
+            lane);
     }
     if (!BULK) copies_commit();
   }
   Place ahead;
   if (first + STAGES * WARPS < end) ahead = find(from, first + STAGES * WARPS, lane);
 
+  MARK(2);
   if (EARLY) WAIT_FOR_PREVIOUS();
+  MARK(3);
   LET_NEXT_START();
-  size_t own = (size_t)sequence * kv_heads + head;
-  size_t first_head = own * group + chunk * HEADS;
-  bring_vectors(shared, query + first_head * SIZE, key + own * SIZE, value + own * SIZE,
-                cosine + (size_t)sequence * (SIZE / 2), sine + (size_t)sequence * (SIZE / 2), heads);
+  if (EARLY) vectors_of_block(vectors);
+  store_vectors(shared, vectors);
   __syncthreads();
   Query q;
   load_query(q, shared, g, t);
+  if (with_new) {
+    u8* group_of_new = cache + ((size_t)from.table[length / 64] * kv_heads + head) * PAGE_BYTES + length % 64 / 16 * GROUP_BYTES;
+    add_new(shared, group_of_new, length % 16, factor, heads, warp, lane);
+  }
+  MARK(4);
 
+  const Lane place_of_lane{g, t, 2 * t / WIDTH};
   State state;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
@@ -503,9 +658,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
       copies_wait<STAGES - 1>();
       __syncwarp();
     }
+    if (tile == first) MARK(5);
     int valid = from.tokens - tile * TILE;
     if (BITS == 16 && valid < TILE) clear(data, valid, lane);
-    attend_tile(state, data, q, factor, g, t, valid);
+    if (valid >= TILE) {
+      attend_tile<true>(state, data, q, factor, place_of_lane, valid);
+    } else {
+      attend_tile<false>(state, data, q, factor, place_of_lane, valid);
+    }
     __syncwarp();
     int next = tile + STAGES * WARPS;
     if (next < end) {
@@ -515,32 +675,40 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     if (!BULK) copies_commit();
     if (++stage == STAGES) stage = 0, parity ^= 1;
   }
-  if (with_new) {
-    u8* group_of_new = cache + ((size_t)from.table[length / 64] * kv_heads + head) * PAGE_BYTES + length % 64 / 16 * GROUP_BYTES;
-    add_new(shared, group_of_new, length % 16, factor, heads, warp, lane);
-  }
+  MARK(6);
   __syncthreads();  // no warp reads its stages any more
+  MARK(7);
   leave(shared, outputs, state, heads, warp, g, t);
   __syncthreads();
+  MARK(8);
 
   float* part_of = parts + (((size_t)sequence * gridDim.y + blockIdx.y) * splits) * (HEADS * (SIZE + 4));
   for (int i = threadIdx.x; i < heads * (SIZE / 4); i += THREADS) {
     int h = i / (SIZE / 4), element = i % (SIZE / 4) * 4;
     Part all = nothing();
-    for (int w = 0; w < WARPS; ++w) {
+    for (int w = 0; w < PARTS; ++w) {
       join(all, *(const float4*)(outputs + (w * HEADS + h) * STRIDE + element), shared.top[w][h], shared.sum[w][h]);
     }
     if (with_new) {
       const u16* v = shared.value + element;
-      join(all, make_float4(widened<1>(v[0]), widened<1>(v[1]), widened<1>(v[2]), widened<1>(v[3])), shared.top[WARPS][h], 1);
+      join(all, make_float4(widened<1>(v[0]), widened<1>(v[1]), widened<1>(v[2]), widened<1>(v[3])), shared.top[PARTS][h], 1);
     }
-    if (active == 1) {
+    if (CLUSTER > 1) {
+      *(float4*)(outputs + (PARTS * HEADS + h) * STRIDE + element) = all.output;
+      if (element == 0) shared.joined_top[h] = all.top, shared.joined_sum[h] = all.sum;
+    } else if (active == 1) {
       write_output(output + (first_head + h) * SIZE + element, all);
     } else {
       float* to = part_of + split * (HEADS * (SIZE + 4));
       *(float4*)(to + h * SIZE + element) = all.output;
       if (element == 0) to[HEADS * SIZE + h] = all.top, to[HEADS * SIZE + HEADS + h] = all.sum;
     }
+  }
+  MARK(9);
+  if (CLUSTER > 1) {
+    join_cluster(shared, outputs, output + first_head * SIZE, heads);
+    MARK(11);
+    return;
   }
   if (active == 1) return;
 
@@ -553,12 +721,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     __threadfence();
   }
   __syncthreads();
+  MARK(10);
   if (!shared.last) return;
   if (threadIdx.x == 0) *counter = 0;
   for (int i = threadIdx.x; i < heads * (SIZE / 4); i += THREADS) {
     int h = i / (SIZE / 4), element = i % (SIZE / 4) * 4;
     Part all = nothing();
-#pragma unroll 4
+#pragma unroll 8
     for (int s = 0; s < active; ++s) {
       const float* part = part_of + s * (HEADS * (SIZE + 4));
       join(all, __ldcg((const float4*)(part + h * SIZE + element)), __ldcg(part + HEADS * SIZE + h),
@@ -566,6 +735,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     }
     write_output(output + (first_head + h) * SIZE + element, all);
   }
+  MARK(11);
 }
 
 // Many tokens to the cache, one warp a vector: grid of blocks of 4 warps over tokens x kv heads x {key, value}. key, value

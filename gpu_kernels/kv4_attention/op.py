@@ -50,6 +50,11 @@ def workspace(batch: int, heads: int, kv_heads: int, size: int, bits: int, longe
     return torch.zeros(workspace_bytes(batch, kv_heads, group, splits, size), dtype=torch.uint8, device=device)
 
 
+def clusters() -> bool:
+    """Whether this GPU has thread block clusters and a copy engine (sm_90)."""
+    return architecture().startswith("sm_9")
+
+
 def run(
     tile: Tile,
     splits: int,
@@ -71,15 +76,16 @@ def run(
     group = heads // kv_heads
     own, chunks = block_heads(group)
     shared = tile.shared_bytes(size, bits, own)
-    bulk = architecture().startswith("sm_9")
+    bulk = clusters()
     variant = macros(tile, size, bits, own, new is not None, kept is not None, early, bulk) | (extra or {})
     kernel = load(SOURCE, "attend", variant, shared)
     parts = ctypes.c_void_p(space.data_ptr() + counters_bytes(batch * kv_heads * chunks))
     numbers = [ctypes.c_int(n) for n in (table.shape[1], kept[0].shape[2] if kept else 0, kv_heads, group)]
     pointers = (*(new or (_NONE,) * 4), cache, table, lengths, *(kept or (_NONE, _NONE)), out, space, parts)
     factor = ctypes.c_float(LOG2_E / size**0.5)
-    grid = (splits, kv_heads * chunks, batch)
-    launch(kernel, grid, tile.warps * 32, (query, *pointers, *numbers, factor), shared, early=bulk)
+    grid = (splits // tile.cluster, kv_heads * chunks, batch)
+    cluster = tile.cluster if tile.cluster > 1 else 0
+    launch(kernel, grid, tile.warps * 32, (query, *pointers, *numbers, factor), shared, cluster, early=bulk)
 
 
 def _check_format(size: int, bits: int) -> None:
@@ -264,8 +270,7 @@ def _append(
     angles = (cosine, sine) if turn else (_NONE, _NONE)
     kernel = load(SOURCE, "append", variant)
     blocks = -(-2 * tokens * kv_heads // 4)
-    early = architecture().startswith("sm_9")
-    launch(kernel, blocks, 128, (key, value, *angles, sequence, position, table, cache, *numbers), early=early)
+    launch(kernel, blocks, 128, (key, value, *angles, sequence, position, table, cache, *numbers), early=clusters())
 
 
 def append(

@@ -49,6 +49,13 @@ def value_places(size: int, bits: int) -> NDArray[np.int64]:
     return places
 
 
+@cache
+def token_places(size: int, bits: int) -> NDArray[np.int64]:
+    """[16, bytes of a token]: all bytes of token r in a group."""
+    scales = 2 * GROUP_TOKENS * row_bytes(size, bits) + 8 * np.arange(GROUP_TOKENS)[:, None] + np.arange(8)
+    return np.hstack([key_places(size, bits), value_places(size, bits), *([scales] if bits < 16 else [])])
+
+
 def _rows(codes: Any, bits: int) -> Bytes:
     """[..., row bytes] of [..., D]."""
     if bits == 4:

@@ -26,7 +26,8 @@ __device__ __forceinline__ void quantize(const float (&x)[EACH], u32 (&codes)[EA
   if (scale == 0) {  // nothing to divide by
     scale = 0x3C00, zero = rounded<1>(__fsub_rn(0.0f, low));
   } else {
-    zero = rounded<1>(__fadd_rn(__fdiv_rn(-__fmul_rn(steps, low), span), 0.0f));  // +0, never -0
+    float far = __fadd_rn(__fdiv_rn(-__fmul_rn(steps, low), span), 0.0f);  // +0, never -0
+    zero = rounded<1>(fminf(fmaxf(far, -65504.0f), 65504.0f));
   }
   float inverse = __fdiv_rn(1.0f, widened<1>(scale)), z = widened<1>(zero);
   for (int i = 0; i < EACH; ++i) {
