@@ -71,6 +71,12 @@ class DecodeLayer:
         self.mixed = torch.empty(batch, sizes.heads, sizes.head_size, dtype=torch.float16, device="cuda")
         self.space = attention.workspace(batch, sizes.heads, sizes.kv_heads, sizes.head_size, BITS, context, "cuda")
 
+    def results(self) -> dict[str, Tensor]:
+        """What the kernels of the last step gave, by the names of `reference.STAGES`; the residual is the caller's."""
+        names = {"projected": "qkv", "attended": "o", "gates": "gate_up", "x": "down"}
+        outputs = {name: self.linears[linear].output for name, linear in names.items()}
+        return outputs | {"mixed": self.mixed.view(self.batch, -1)}
+
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """The cache's first tokens: keys, rotated, and values [B, kv heads, T, D], float16."""
         key, value = (x.transpose(1, 2).flatten(0, 1).contiguous() for x in (keys, values))

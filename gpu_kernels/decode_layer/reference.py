@@ -10,7 +10,7 @@ in float64 over the quantized cache and rounded to float16. What is left between
 own arithmetic and what it moves across a rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +23,7 @@ from gpu_kernels.decode_layer.config import EPSILON, Sizes
 from gpu_kernels.decode_layer.operands import Matrix, Weights
 
 Wide = NDArray[np.float64]
-
-
-class Step(NamedTuple):
-    """What a layer hands on: float64 [B, hidden] each."""
-
-    x: Wide
-    residual: Wide
+STAGES = ("projected", "mixed", "attended", "residual", "gates", "x")  # of qkv, attention, o, norm, gate and up, down
 
 
 class Cache(NamedTuple):
@@ -39,18 +33,38 @@ class Cache(NamedTuple):
     values: Any
 
 
-def step(given: Weights, x: Any, residual: Any, cache: Cache, angles: Any, exactly: bool = False) -> Step:
-    """One decode step of B sequences with as many cached tokens each; x, residual [B, hidden], angles as `rotation`."""
+def step(
+    given: Weights,
+    x: Any,
+    residual: Any,
+    cache: Cache,
+    angles: Any,
+    exactly: bool = False,
+    seen: Mapping[str, Any] | None = None,
+) -> dict[str, Wide]:
+    """What each kernel of one decode step gives, float64, by its name in STAGES.
+
+    x, residual [B, hidden], angles as `rotation`; sequences have as many cached tokens each. With `seen`, results of a
+    GPU by the same names, each kernel is recomputed from what those in front of it gave there: INT8 tokens make of one
+    differing unit a differing code, and of that a visible difference further on, which says nothing about the kernels.
+    """
+    own: dict[str, Wide] = {}
+
+    def taken(name: str, value: Any) -> Any:
+        own[name] = np.asarray(value, np.float64)
+        return own[name] if seen is None else np.asarray(seen[name], np.float64)
+
     product: Callable[[Matrix, Any], Wide] = _exact_product if exactly else _product
     norm: Callable[[Any, Any, Any], tuple[Any, Any]] = _exact_norm if exactly else _norm
     tokens, h = norm(x, residual, given.norms[0])
-    projected = product(given.matrices["qkv"], tokens)
-    mixed = attention(given.sizes, projected, cache, angles, exactly)
-    attended = product(given.matrices["o"], mixed if exactly else model.quantize(mixed))
+    projected = taken("projected", product(given.matrices["qkv"], tokens))
+    mixed = taken("mixed", attention(given.sizes, projected, cache, angles, exactly))
+    attended = taken("attended", product(given.matrices["o"], mixed if exactly else model.quantize(mixed)))
     tokens, h = norm(attended, h, given.norms[1])
-    gates = product(given.matrices["gate_up"], tokens)
-    inner = _exact_gate(gates) if exactly else model.quantize_gate(gates)
-    return Step(product(given.matrices["down"], inner), np.asarray(h, np.float64))
+    taken("residual", h)
+    gates = taken("gates", product(given.matrices["gate_up"], tokens))
+    taken("x", product(given.matrices["down"], _exact_gate(gates) if exactly else model.quantize_gate(gates)))
+    return own
 
 
 # ---- INT8 tokens, float16 between the kernels ----------------------------------------------------------------

@@ -89,6 +89,7 @@ GATES = {
     "least": gate_case([2.0**-24, -(2.0**-24)], 65504.0),
     "largest": gate_case([65504.0, -65504.0], [1.0, 65504.0]),
     "leaves_the_range": gate_case([300.0, 1.0], [300.0, 1.0]),
+    "leaves_it_both_ways": gate_case([300.0, 300.0], [300.0, -300.0]),
     "bfloat16": drawn_gates(5, 64, "bfloat16"),
     "bfloat16_wide": drawn_gates(6, 200, "bfloat16", 30.0),
     "bfloat16_large": gate_case([1e38, 3e38, -3e38, 2.0], [0.5, 1.0, 1.0, 1.0], "bfloat16"),
