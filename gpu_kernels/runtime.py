@@ -198,28 +198,40 @@ def _parameters(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any,
     return tuple(values), tuple(types)
 
 
-def tensor_map(address: int, rows: int, row_bytes: int, box_rows: int) -> Any:
-    """A TMA descriptor of a contiguous byte matrix on the current GPU: boxes of box_rows x 128 bytes, 128-byte swizzle.
+def tensor_map(
+    address: int,
+    sizes: tuple[int, ...],
+    pitches: tuple[int, ...],
+    box: tuple[int, ...],
+    element_bytes: int = 1,
+    swizzle: bool = False,
+) -> Any:
+    """A TMA descriptor on the current GPU, innermost dimension first. PTX ISA, "Tensors", "Swizzling modes".
 
-    What lies outside of the matrix arrives as zeros. PTX ISA, "Tensors", "Swizzling modes". The address has to be a
-    multiple of 16, and so has row_bytes.
+    sizes    elements of each dimension; what lies outside arrives as zeros
+    pitches  bytes from one to the next, of all dimensions but the innermost; multiples of 16, as the address
+    box      elements of each dimension that one copy brings, at most 256
+    swizzle  128-byte swizzle: the box's innermost dimension is 128 bytes
+
+    Raises ValueError where the driver refuses.
     """
     from cuda.bindings import driver
 
-    u32, u64 = driver.cuuint32_t, driver.cuuint64_t
+    types, u32, u64 = driver.CUtensorMapDataType, driver.cuuint32_t, driver.cuuint64_t
+    swizzles = driver.CUtensorMapSwizzle
     status, found = driver.cuTensorMapEncodeTiled(
-        driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT8,
-        2,
+        {1: types.CU_TENSOR_MAP_DATA_TYPE_UINT8, 8: types.CU_TENSOR_MAP_DATA_TYPE_UINT64}[element_bytes],
+        len(sizes),
         address,
-        [u64(row_bytes), u64(rows)],
-        [u64(row_bytes)],
-        [u32(128), u32(box_rows)],
-        [u32(1), u32(1)],
+        [u64(size) for size in sizes],
+        [u64(pitch) for pitch in pitches],
+        [u32(size) for size in box],
+        [u32(1) for _ in box],
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-        driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+        swizzles.CU_TENSOR_MAP_SWIZZLE_128B if swizzle else swizzles.CU_TENSOR_MAP_SWIZZLE_NONE,
         driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )
     if int(status):
-        raise ValueError(f"tensor map of {rows} x {row_bytes} bytes at {address:#x} is refused: {status!r}")
+        raise ValueError(f"tensor map of {sizes} at {address:#x}, pitches {pitches}, box {box} is refused: {status!r}")
     return found

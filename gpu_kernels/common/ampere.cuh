@@ -63,9 +63,6 @@ __device__ __forceinline__ void shared_add(u32 address, int v) {
   asm volatile("red.shared.add.s32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
 }
 
-__device__ __forceinline__ void global_add(int* address, int v) {
-  asm volatile("red.global.add.s32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
-}
 
 // ---- "griddepcontrol", from sm_90 on: the next kernel may start; what the kernel before wrote is there ----------------------
 __device__ __forceinline__ void dependents_may_start() {

@@ -69,6 +69,21 @@ __device__ __forceinline__ void copy_box(u32 to, const TensorMap& map, int colum
       : "memory");
 }
 
+__device__ __forceinline__ void copy_box4(u32 to, const TensorMap& map, int x, int y, int z, int w, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
+      "l"(&map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(barrier)
+      : "memory");
+}
+
+// "elect.sync": true in one thread of a warp that is here as a whole
+__device__ __forceinline__ bool elected() {
+  u32 found;
+  asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }" : "=r"(found));
+  return found;
+}
+
 // ---- warpgroups: "Asynchronous warpgroup level matrix instructions", "setmaxnreg" -----------------------------------------
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

@@ -86,32 +86,31 @@ struct Stages {
   }
 };
 
-// ---- the feeding thread -------------------------------------------------------------------------------------------------
-__device__ __forceinline__ void feed_weights(const Stages& s, int stage, const u8* weights, Place place, int chunk, Shape shape) {
-  const int codes = min(CODE_BYTES, (shape.inputs - chunk * CHUNK) * (CODE_BYTES / CHUNK));  // a last half chunk
-  const int bytes = SCALE_BYTES ? BLOCK_BYTES : codes;
-  const u64 row = SCALE_BYTES ? (u64)(shape.inputs / CHUNK) * BLOCK_BYTES : (u64)shape.inputs * (CODE_BYTES / CHUNK);
-  const int blocks = min(CHANNELS, max(0, shape.channels - place.channel)) / 64;
-  const u32 barrier = s.full + stage * 8;
-  barrier_expect(barrier, blocks * bytes + X_BYTES);
-  const u8* from = weights + place.channel / 64 * row + (u64)chunk * BLOCK_BYTES;
-  for (int b = 0; b < blocks; ++b) copy_bytes(s.w + stage * W_BYTES + b * BLOCK_BYTES, from + b * row, bytes, barrier);
+// ---- the feeding warp -----------------------------------------------------------------------------------------------------
+// One box brings the chunk's weights of all 64-channel blocks; what lies outside of the matrix arrives as zeros and counts.
+constexpr int UNITS = SCALE_BYTES ? 1 : 2;  // of a chunk in the map of the weights: 64 inputs where there are no groups
+
+__device__ __forceinline__ void feed_weights(const Stages& s, int stage, const TensorMap& weights, Place place, int chunk) {
+  if (!elected()) return;
+  barrier_expect(s.full + stage * 8, W_BYTES + X_BYTES);
+  copy_box4(s.w + stage * W_BYTES, weights, 0, 0, chunk * UNITS, place.channel / 64, s.full + stage * 8);
 }
 
 __device__ __forceinline__ void feed_activations(const Stages& s, int stage, const TensorMap& x, Place place, int chunk) {
+  if (!elected()) return;
+#pragma unroll
   for (int b = 0; b < BOXES; ++b) {
     const u32 to = s.x + stage * X_BYTES + b * TOKENS * 128;
-    copy_box(to, x, chunk * CHUNK + b * (CHUNK / BOXES), place.token, s.full + stage * 8);
+    copy_box(to, x, (chunk * BOXES + b) * 128, place.token, s.full + stage * 8);  // columns are bytes
   }
 }
 
-__device__ void feed(const Stages& s, const TensorMap& x, const u8* weights, Shape shape, Walk walk) {
-  prefetch_map(x);
+__device__ __forceinline__ void feed(const Stages& s, const TensorMap& x, const TensorMap& weights, Shape shape, Walk walk) {
   int filled = 0;
   for (Walk ahead = walk; filled < STAGES && ahead.more(); ahead.next()) {  // weights do not wait for the kernel before
     const Place place(ahead.tile, shape);
     for (int chunk = ahead.begin; chunk < ahead.end && filled < STAGES; ++chunk) {
-      feed_weights(s, filled++, weights, place, chunk, shape);
+      feed_weights(s, filled++, weights, place, chunk);
     }
   }
   wait_for_previous();
@@ -121,7 +120,7 @@ __device__ void feed(const Stages& s, const TensorMap& x, const u8* weights, Sha
     for (int chunk = walk.begin; chunk < walk.end; ++chunk) {
       if (round) {
         barrier_wait(s.empty + stage * 8, (round - 1) & 1);
-        feed_weights(s, stage, weights, place, chunk, shape);
+        feed_weights(s, stage, weights, place, chunk);
       }
       feed_activations(s, stage, x, place, chunk);
       if (++stage == STAGES) stage = 0, ++round;
@@ -237,26 +236,47 @@ __device__ __forceinline__ void release(const Stages& s, int stage) {
   if (threadIdx.x % 32 == 0) barrier_arrive(s.empty + stage * 8);
 }
 
-// Sums of a tile over its chunks; at the end all stages are released.
+// What a thread reads of a stage ahead of its use.
+struct Ahead {
+  Scales scales[BLOCKS];
+  u32 words[BLOCKS][WORDS];
+};
+
+__device__ __forceinline__ void read_ahead(Ahead& next, u32 w, int half) {
+  const int thread = threadIdx.x % 128, row = thread / 32 * 8 + thread % 32 / 4;
+#pragma unroll
+  for (int b = 0; b < BLOCKS; ++b) {
+    if (half == 0) next.scales[b] = scales_of(w + b * BLOCK_BYTES, row);
+    if (KIND != INT8) load_words(next.words[b], w + b * BLOCK_BYTES + thread * 16, half);
+  }
+}
+
+// Packed words of the next chunk are read while the tensor cores still work on this one. Only where there are no scales
+// to read with them: with those it was slower (README.md).
+constexpr bool READ_AHEAD = KIND == CHANNEL;
+
+// Sums of a tile over its chunks; at the end all stages are released. Two groups of instructions are in flight, so that
+// operand A has two sets of registers.
 __device__ __forceinline__ void accumulate(Tile& d, const Stages& s, int& stage, u32& parity, int chunks, int group) {
-  const int thread = threadIdx.x % 128, row = threadIdx.x % 128 / 32 * 8 + threadIdx.x % 32 / 4;
+  const u32 mine = s.w + group * BLOCKS * BLOCK_BYTES;
+  Ahead next;
   int before = stage;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    barrier_wait(s.full + stage * 8, parity);
-    const u32 w = s.w + stage * W_BYTES + group * BLOCKS * BLOCK_BYTES;
-    const u64 x = swizzled_rows(s.x + stage * X_BYTES);
-    Scales scales[BLOCKS];
-    u32 words[BLOCKS][WORDS];
-#pragma unroll
-    for (int b = 0; b < BLOCKS; ++b) {
-      scales[b] = scales_of(w + b * BLOCK_BYTES, row);
-      load_words(words[b], w + b * BLOCK_BYTES + thread * 16, 0);
+    const int now = stage;
+    const u32 w = mine + now * W_BYTES;
+    const u64 x = swizzled_rows(s.x + now * X_BYTES);
+    if (!READ_AHEAD || chunk == 0) {
+      barrier_wait(s.full + now * 8, parity);
+      read_ahead(next, w, 0);
     }
 #pragma unroll
     for (int half = 0; half < HALVES; ++half) {
       u32 a[BLOCKS][2][4];
 #pragma unroll
-      for (int b = 0; b < BLOCKS; ++b) operand(a[b], words[b], scales[b]);
+      for (int b = 0; b < BLOCKS; ++b) {  // 8-bit weights are operand A as they are: their registers cannot be read ahead
+        if (KIND == INT8) load_words(next.words[b], w + b * BLOCK_BYTES + threadIdx.x % 128 * 16, half);
+        operand(a[b], next.words[b], next.scales[b]);
+      }
       wgmma_fence();
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
@@ -267,14 +287,18 @@ __device__ __forceinline__ void accumulate(Tile& d, const Stages& s, int& stage,
       }
       wgmma_commit();
       if (half + 1 < HALVES) {
-#pragma unroll
-        for (int b = 0; b < BLOCKS; ++b) load_words(words[b], w + b * BLOCK_BYTES + thread * 16, half + 1);
+        read_ahead(next, w, half + 1);
+      } else {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+        if (READ_AHEAD && chunk + 1 < chunks) {
+          barrier_wait(s.full + stage * 8, parity);
+          read_ahead(next, mine + stage * W_BYTES, 0);
+        }
       }
       wgmma_wait<1>();
       if (half == 0 && chunk > 0) release(s, before);
     }
-    before = stage;
-    if (++stage == STAGES) stage = 0, parity ^= 1;
+    before = now;
   }
   wgmma_wait<0>();
   release(s, before);
@@ -472,11 +496,13 @@ __device__ __forceinline__ void consume(const Stages& s, const Epilogue& e, Shap
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    gemm(const __grid_constant__ TensorMap x, const u8* weights, const u16* scale, const u16* scaled_zero, const u16* bias,
+    gemm(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights, const u16* scale, const u16* scaled_zero, const u16* bias,
          const u16* token_scale, const u16* token_sum, u16* y, int tokens, int channels, int inputs) {
   const Stages s(shared_address(shared));
   const Shape shape = {tokens, channels, inputs};
   if (threadIdx.x == 0) {
+    prefetch_map(x);
+    prefetch_map(weights);
     for (int i = 0; i < STAGES; ++i) {
       barrier_init(s.full + i * 8, 1);
       barrier_init(s.empty + i * 8, WARPGROUPS * 4);
@@ -490,9 +516,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   const Walk walk(tiles, (inputs + CHUNK - 1) / CHUNK);
   if (threadIdx.x >= CONSUMERS) {
     if (LARGE) registers_down<40>();
-    if (threadIdx.x == CONSUMERS) feed(s, x, weights, shape, walk);
+    if (threadIdx.x < CONSUMERS + 32) feed(s, x, weights, shape, walk);
     if (SPLIT > 1) {  // a cluster's barrier counts all threads
-      __syncwarp();
       cluster_wait();
       cluster_arrive();
     }

@@ -17,7 +17,7 @@ import torch
 
 from gpu_kernels.runtime import launch, load, multiprocessors, require, tensor_map
 from gpu_kernels.w4a8_gemm import packing
-from gpu_kernels.w4a8_gemm.config import Tile, choose, macros, packed_bytes
+from gpu_kernels.w4a8_gemm.config import CHUNK, Tile, choose, macros, packed_bytes, unit
 
 SOURCE = "w4a8_gemm/kernel.cu"
 ARCHITECTURES = ("sm_90a",)
@@ -53,8 +53,17 @@ def _packed(how: Callable[..., Any], *parts: Any) -> torch.Tensor:
 
 
 @lru_cache(maxsize=4096)
-def _map(address: int, rows: int, row_bytes: int, box_rows: int, device: int) -> Any:
-    return tensor_map(address, rows, row_bytes, box_rows)
+def _x_map(address: int, tokens: int, row_bytes: int, box_tokens: int, device: int) -> Any:
+    return tensor_map(address, (row_bytes, tokens), (row_bytes,), (128, box_tokens), swizzle=True)
+
+
+@lru_cache(maxsize=4096)
+def _w_map(address: int, kind: str, blocks: int, row_bytes: int, box_blocks: int, device: int) -> Any:
+    """Packed weights as (words, rows, units along K, blocks of 64 channels): one box is a chunk of some blocks."""
+    words, rows, inputs = unit(kind)
+    row, size = 8 * words, 8 * words * rows
+    sizes = (words, rows, row_bytes // size, blocks)
+    return tensor_map(address, sizes, (row, size, row_bytes), (words, rows, CHUNK // inputs, box_blocks), 8)
 
 
 def run(
@@ -70,9 +79,10 @@ def run(
     shared = tile.shared_bytes(kind)
     kernel = load(SOURCE, "gemm", macros(kind, tile, out.dtype == torch.float16), shared)
     (tokens, inputs), outputs = x.shape, out.shape[1]
-    boxes = _map(x.data_ptr(), tokens, inputs * x.element_size(), tile.tokens, x.device.index)
+    x_map = _x_map(x.data_ptr(), tokens, inputs * x.element_size(), tile.tokens, x.device.index)
+    w_map = _w_map(packed.data_ptr(), kind, *packed.shape, tile.channels // 64, x.device.index)
     given = [ctypes.c_void_p(0) if vectors.get(name) is None else vectors[name] for name in VECTORS]
-    arguments = (boxes, packed, *given, out, *(ctypes.c_int(n) for n in (tokens, outputs, inputs)))
+    arguments = (x_map, w_map, *given, out, *(ctypes.c_int(n) for n in (tokens, outputs, inputs)))
     grid = tile.grid(tokens, outputs, multiprocessors())
     launch(kernel, grid, tile.threads, arguments, shared, tile.split if tile.split > 1 else 0, early)
 
@@ -96,6 +106,8 @@ def _outputs(kind: str, x: torch.Tensor, packed: torch.Tensor) -> int:
         got = f"{packed.dtype} {tuple(packed.shape)} on {packed.device}"
         raise ValueError(f"{kind}: packed must be what pack_* gives, on {x.device}, got {got}")
     outputs = packed.shape[0] * 64
+    if packed.data_ptr() % 16:
+        raise ValueError(f"{kind}: packed must lie at a multiple of 16, got address {packed.data_ptr():#x}")
     if packed.numel() != packed_bytes(kind, outputs, x.shape[1]):
         got = f"{packed.shape[1]} bytes for 64 channels"
         raise ValueError(f"{kind}: packed must be for K = {x.shape[1]}, got {got}")
