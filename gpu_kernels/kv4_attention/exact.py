@@ -22,20 +22,20 @@ def rotated(x: Sequence[Any], cosine: Sequence[Any], sine: Sequence[Any]) -> Row
     return found
 
 
-def quantized(x: Sequence[Any]) -> tuple[list[int], Exact, Exact]:
-    """(codes, scale, zero) of a vector [D]: what the cache will hold."""
+def quantized(x: Sequence[Any], steps: int = 15) -> tuple[list[int], Exact, Exact]:
+    """(codes, scale, zero) of a vector [D]: what the cache will hold; 255 steps with 8 bits."""
     values = [exact(v) for v in x]
     low, high = min(values), max(values)
     span = to_float32(high - low)
-    scale: Exact = to_float16(to_float32(span / 15))
+    scale: Exact = to_float16(to_float32(span / steps))
     zero: Exact
     if scale == 0:  # the guard: nothing to divide by
         scale, zero = Fraction(1), -low
     else:
-        zero = to_float16(to_float32(to_float32(-15 * low) / span))
+        zero = to_float16(to_float32(to_float32(-steps * low) / span))
     inverse = to_float32(1 / scale)
     numbers = [min(max(round(to_float32(v * inverse + zero)), 0), 255) for v in values]
-    return [number % 16 for number in numbers], scale, zero
+    return [number % (steps + 1) for number in numbers], scale, zero
 
 
 def dequantized(codes: Sequence[Any], scale: Any, zero: Any) -> Row:

@@ -5,7 +5,8 @@
 // TILE (tokens that a warp takes at a time), STAGES (tiles on their way to a warp), WARPS, RESIDENT (blocks a
 // multiprocessor has room for), EARLY (the kernel launched before this one writes neither cache nor table nor lengths),
 // KEY_BIAS (what key codes are moved by: 64 or -8; -128 with 8 bits), BULK (copy engine), CLUSTER (all splits of a
-// sequence are one cluster of so many blocks; 1: they meet in the workspace).
+// sequence are one cluster of so many blocks; 1: they meet in the workspace), SHARED (bytes of shared memory), ROTATED
+// (append turns the keys).
 #include "common/hopper.cuh"
 #include "kv4_attention/vectors.cuh"
 
@@ -383,6 +384,9 @@ struct Shared {  // behind it: stages of each warp, later outputs of each warp
   int last;
 };
 #define SHARED_HEAD ((sizeof(Shared) + 127) / 128 * 128)
+#define OUTPUT_BYTES ((PARTS + 1) * HEADS * STRIDE * 4)
+static_assert(SHARED == SHARED_HEAD + (WARPS * STAGES * TILE_BYTES > OUTPUT_BYTES ? WARPS * STAGES * TILE_BYTES : OUTPUT_BYTES),
+              "config.Tile.shared_bytes");
 
 // query, new key and new value on their way to shared memory: pairs that turn together, and their angles
 #define PAIRS (((HEADS + NEW) * SIZE / 2 + THREADS - 1) / THREADS)
@@ -566,7 +570,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attend(const u16* __restrict__ query, const u16* __restrict__ key, const u16* __restrict__ value,
            const float* __restrict__ cosine, const float* __restrict__ sine, u8* cache, const int* __restrict__ table,
            const int* __restrict__ lengths, const int* __restrict__ kept, const int* __restrict__ counts, u16* output,
-           u32* counters, float* parts, int table_width, int kept_width, int kv_heads, int group, float factor) {
+           u32* counters, float* parts, int table_width, int kept_width, int kv_heads, int group, int query_row, int key_row, float factor) {
   extern __shared__ __align__(128) u8 memory[];
   Shared& shared = *(Shared*)memory;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -578,7 +582,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 
   size_t own = (size_t)sequence * kv_heads + head, first_head = own * group + chunk * HEADS;
   auto vectors_of_block = [&](Vectors& found) {
-    load_vectors(found, query + first_head * SIZE, key + own * SIZE, value + own * SIZE,
+    size_t of_key = (size_t)sequence * key_row + head * SIZE;
+    size_t of_query = (size_t)sequence * query_row + (head * group + chunk * HEADS) * SIZE;
+    load_vectors(found, query + of_query, key + of_key, value + of_key,
                  cosine + (size_t)sequence * (SIZE / 2), sine + (size_t)sequence * (SIZE / 2), heads);
   };
   Vectors vectors;
@@ -727,7 +733,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   for (int i = threadIdx.x; i < heads * (SIZE / 4); i += THREADS) {
     int h = i / (SIZE / 4), element = i % (SIZE / 4) * 4;
     Part all = nothing();
-#pragma unroll 8
+#pragma unroll 16
     for (int s = 0; s < active; ++s) {
       const float* part = part_of + s * (HEADS * (SIZE + 4));
       join(all, __ldcg((const float4*)(part + h * SIZE + element)), __ldcg(part + HEADS * SIZE + h),

@@ -6,9 +6,10 @@
     decode(query, key, value, cosine, sine, cache, table, lengths, longest, bits, out=y, space=space)   # one launch
     attend(query, cache, table, lengths, longest, bits)                             # no new token, query rotated
 
-query, out [B, query heads, D] float16; key, value [B, kv heads, D] float16; cosine, sine [B, D / 2] float32; cache uint8
-[pages, kv heads, page bytes]; table int32 [B, pages of a sequence]; lengths int32 [B], tokens in the cache before this
-step: the new token becomes number `lengths`. `longest` bounds the lengths: it decides the splits. A workspace serves
+query, out [B, query heads, D] float16; key, value [B, kv heads, D] float16; query, key and value may be parts of one
+matrix, as a projection gives them (rows lie apart); cosine, sine [B, D / 2] float32; cache uint8 [pages, kv heads, page
+bytes]; table int32 [B, pages of a sequence]; lengths int32 [B], tokens in the cache before this step: the new token
+becomes number `lengths`. `longest` bounds the lengths: it decides the splits. A workspace serves
 launches that follow one another. `early`: the kernel launched just before this one writes neither cache nor table nor
 lengths, so that they may be read before it has ended.
 """
@@ -28,6 +29,7 @@ from gpu_kernels.kv4_attention.config import (
     counters_bytes,
     macros,
     page_bytes,
+    portable,
     workspace_bytes,
 )
 from gpu_kernels.runtime import ARCHITECTURES, architecture, launch, load, multiprocessors, require
@@ -74,13 +76,14 @@ def run(
     batch, heads, size = query.shape
     kv_heads = cache.shape[1]
     group = heads // kv_heads
-    own, chunks = block_heads(group)
+    own, chunks = block_heads(group, size)
     shared = tile.shared_bytes(size, bits, own)
     bulk = clusters()
     variant = macros(tile, size, bits, own, new is not None, kept is not None, early, bulk) | (extra or {})
     kernel = load(SOURCE, "attend", variant, shared)
     parts = ctypes.c_void_p(space.data_ptr() + counters_bytes(batch * kv_heads * chunks))
-    numbers = [ctypes.c_int(n) for n in (table.shape[1], kept[0].shape[2] if kept else 0, kv_heads, group)]
+    rows = query.stride(0), new[0].stride(0) if new else 0
+    numbers = [ctypes.c_int(n) for n in (table.shape[1], kept[0].shape[2] if kept else 0, kv_heads, group, *rows)]
     pointers = (*(new or (_NONE,) * 4), cache, table, lengths, *(kept or (_NONE, _NONE)), out, space, parts)
     factor = ctypes.c_float(LOG2_E / size**0.5)
     grid = (splits // tile.cluster, kv_heads * chunks, batch)
@@ -97,6 +100,17 @@ def _check(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...], dev
     if x.dtype != dtype or tuple(x.shape) != shape or x.device != device or not x.is_contiguous():
         got = f"{x.dtype} {tuple(x.shape)} on {x.device}{'' if x.is_contiguous() else ', not contiguous'}"
         raise ValueError(f"kv attention: {name} must be contiguous {dtype} {shape} on {device}, got {got}")
+
+
+def _check_rows(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    """float16 [B, heads, D] whose rows [heads, D] may lie apart, all of them as those of `like`."""
+    whole = x.shape[1:].numel() if x.ndim == 3 else 0
+    apart = x.ndim == 3 and x.stride()[1:] == (x.shape[2], 1)
+    apart &= len(x) == 1 or (x.stride(0) >= whole and x.stride(0) == like.stride(0))
+    if x.dtype != torch.float16 or tuple(x.shape) != shape or x.device != like.device or not apart:
+        got = f"{x.dtype} {tuple(x.shape)}, strides {x.stride()} on {x.device}"
+        rule = f"float16 {shape} with rows of one piece, as far apart as those of {like.stride()}, on {like.device}"
+        raise ValueError(f"kv attention: {name} must be {rule}, got {got}")
 
 
 def check_operands(
@@ -117,9 +131,9 @@ def check_operands(
     _check_format(size, bits)
     if not kv_heads or heads % kv_heads:
         raise ValueError(f"kv attention: query heads must be a multiple of the cache's {kv_heads}, got {heads}")
-    _check("query", query, torch.float16, (batch, heads, size), device)
+    _check_rows("query", query, (batch, heads, size), query)
     for name, x in zip(("key", "value"), new or (), strict=False):
-        _check(name, x, torch.float16, (batch, kv_heads, size), device)
+        _check_rows(name, x, (batch, kv_heads, size), new[0] if new else x)
     for name, x in zip(("cosine", "sine"), (new or ())[2:], strict=False):
         _check(name, x, torch.float32, (batch, size // 2), device)
     _check("cache", cache, torch.uint8, (cache.shape[0], kv_heads, page_bytes(size, bits)), device)
@@ -153,6 +167,7 @@ def _launch(
     _check("out", out, torch.float16, tuple(query.shape), query.device)
     (batch, heads, size), kv_heads = query.shape, cache.shape[1]
     tile, splits = choose(batch, kv_heads, heads // kv_heads, longest, size, bits, multiprocessors())
+    tile = tile if clusters() else portable(tile)
     needed = workspace_bytes(batch, kv_heads, heads // kv_heads, splits, size)
     if space.dtype != torch.uint8 or space.numel() < needed or space.device != query.device:
         raise ValueError(f"kv attention: space must be {needed} bytes (uint8) on {query.device}, got {space.numel()}")

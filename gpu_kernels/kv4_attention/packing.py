@@ -82,6 +82,7 @@ def pack(key: Part, value: Part, bits: int) -> Bytes:
         found[..., places] = _rows(part.codes, bits).reshape(pages, heads, GROUPS, GROUP_TOKENS, -1)
     if bits < 16:
         scales = np.stack([np.asarray(x, "<f2") for x in (key.scale, key.zero, value.scale, value.zero)], axis=-1)
+        scales = scales + np.float16(0)  # -0 is written as 0
         found[..., 2 * GROUP_TOKENS * row_bytes(size, bits) :] = scales.view(np.uint8).reshape(pages, heads, GROUPS, -1)
     return found.reshape(pages, heads, page_bytes(size, bits))
 
