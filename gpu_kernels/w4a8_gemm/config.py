@@ -131,15 +131,18 @@ def _narrow(kind: str, tokens: int, channels: int, inputs: int, multiprocessors:
     blocks = channels // 64
     split = next((split for split in (1, 2, 4) if split <= most and blocks * split >= 192), 1 << most.bit_length() - 1)
 
-    def emptiness(resident: int) -> tuple[float, int]:
-        waves = -(-blocks * split // (multiprocessors * resident))
-        return round(1 - blocks * split / (waves * multiprocessors * resident), 2), waves
+    def tile(resident: int) -> Tile:
+        # activations of up to 32 tokens are small: room for a block of the next kernel, which fetches its weights
+        together = max(3, resident) if size <= 32 else resident
+        one = Tile(size, 1, 1, MOST_STAGES, split, resident)
+        return replace(one, stages=_stages(kind, one, together))
 
-    resident = min((1, 2, 3, 4), key=emptiness)
-    # activations of up to 32 tokens are small: room for a block of the next kernel, which fetches its weights meanwhile
-    together = max(3, resident) if size <= 32 else resident
-    tile = Tile(size, 1, 1, MOST_STAGES, split, resident)
-    return replace(tile, stages=_stages(kind, tile, together))
+    def emptiness(one: Tile) -> tuple[float, int]:
+        slots = multiprocessors * one.resident
+        waves = -(-blocks * split // slots)
+        return round(1 - blocks * split / (waves * slots), 2), waves
+
+    return min((one for one in map(tile, (1, 2, 3, 4)) if one.stages >= LEAST_STAGES), key=emptiness)
 
 
 LEAST_STAGES, MOST_STAGES = 3, 12

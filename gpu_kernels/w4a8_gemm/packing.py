@@ -58,8 +58,8 @@ def _check_range(weights: Any, q: Any, s: Any, z: Any) -> None:
         n, k = off[0].tolist()
         value = f"code {q[n, k]}, zero {z[n, k]}, scale {s[n, k]}"
         raise ValueError(
-            f"w4a8_group: channel {n}, input {k}: (code - zero) scale must lie in -128..127 and code x scale in 0..255, "
-            f"got {value}"
+            f"w4a8_group: channel {n}, input {k}: (code - zero) scale must lie in -128..127 and code x scale in "
+            f"0..255, got {value}"
         )
 
 
