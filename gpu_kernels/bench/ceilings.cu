@@ -1,4 +1,4 @@
-// What the card can do at most: bytes read from DRAM, int8 products by `wgmma`. Floors of kernels follow from these.
+// What the card can do at most: bytes read from DRAM, int8 products by `wgmma` and `mma.sync`. Floors follow.
 //
 // read_once walks a buffer once, 16 bytes a load, LOADS loads of a thread in flight. wgmma_registers, wgmma_shared do
 // nothing but m64n256k32 products: two warpgroups a multiprocessor, B (and A) held in shared memory all the time.
@@ -22,6 +22,15 @@ __device__ __forceinline__ uint4 load_once(const uint4* address) {
                  : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
                  : "l"(address));
     return words;
+}
+
+// PTX ISA, "mma.m16n8k32", s8: D[16 x 8] += A[16 x 32] B[32 x 8]
+__device__ __forceinline__ void mma(s32 (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 #if __CUDA_ARCH__ >= 900 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -153,6 +162,24 @@ wgmma_shared(const s8* a, const s8* b, s32* sums, s64* cycles, s32 passes) {
 }
 
 #endif
+
+// a [64][32], b [32][32]; sums [64][32] of `passes` times their product, which each warp holds whole in registers
+extern "C" __global__ void __launch_bounds__(256) mma_sync(const u32* a, const u32* b, s32* sums, s32 passes) {
+    u32 lane = threadIdx.x % 32, row = lane / 4, word = lane % 4, from_a[4][4], from_b[4][2];
+    s32 d[4][4][4] = {};
+    for (u32 m = 0; m < 4; ++m)
+        for (u32 i = 0; i < 4; ++i) from_a[m][i] = a[(m * 16 + row + i % 2 * 8) * 8 + i / 2 * 4 + word];
+    for (u32 n = 0; n < 4; ++n)
+        for (u32 i = 0; i < 2; ++i) from_b[n][i] = b[(n * 8 + row) * 8 + i * 4 + word];
+    for (s32 pass = 0; pass < passes; ++pass) {
+#pragma unroll
+        for (u32 i = 0; i < 16; ++i) mma(d[i / 4][i % 4], from_a[i / 4], from_b[i % 4]);
+    }
+    if (blockIdx.x || threadIdx.x >= 32) return;
+#pragma unroll
+    for (u32 i = 0; i < 64; ++i)
+        sums[(i / 16 * 16 + row + i / 2 % 2 * 8) * 32 + i / 4 % 4 * 8 + word * 2 + i % 2] = d[i / 16][i / 4 % 4][i % 4];
+}
 
 // sum modulo 2^32 of the words that a warp read, one a warp; pieces of 16 bytes, a multiple of the block's chunk
 extern "C" __global__ void __launch_bounds__(256) read_once(const uint4* data, u64 pieces, u32* sums) {

@@ -19,6 +19,7 @@ MACROS = {"LOADS": LOADS}
 GROUPS, ROWS, COLUMNS, DEPTH, STAGES = 2, 64, 256, 128, 4  # as in ceilings.cu
 SHARED_BYTES = (STAGES * COLUMNS + GROUPS * ROWS) * DEPTH + 1024
 PASSES = 2000  # some 4 ms: filling shared memory, before, takes a few microseconds
+MMA_PASSES = 20_000  # some 4 ms
 SUSTAINED_S = 2.0
 WGMMA = {"registers": "wgmma_registers", "shared": "wgmma_shared"}
 SIZE = 8192  # of the square products by torch
@@ -28,12 +29,10 @@ SEED = 2026
 def ceilings(sustained: bool = True, watch: record.Watch | None = None) -> dict[str, Any]:
     """Every ceiling by name: bytes and operations a second, microseconds; `refused` where one could not be measured."""
     found: dict[str, Any] = {}
-    parts: dict[str, Callable[[], dict[str, Any]]] = {"read": read_bandwidth, "launch": launches}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"read": read_bandwidth, "launch": launches, "mma": mma_rate}
     parts |= {f"int8_{name}": partial(int8_rate, symbol) for name, symbol in WGMMA.items()}
     if sustained:
         parts |= {"int8_sustained": partial(sustained_int8, watch), "torch": torch_products}
-    elif runtime.architecture() != "sm_90a":
-        parts["torch"] = torch_products  # then they are the only INT8 rate
     for name, part in parts.items():
         step = guarded(part)
         if "refused" in step:
@@ -132,6 +131,26 @@ def sustained_int8(watch: record.Watch | None) -> dict[str, Any]:
     first, second = (products.rates(1e3 * marks[i].elapsed_time(marks[i + 1]) / rounds) for i in range(2))
     row = {"seconds": round(marks[0].elapsed_time(marks[2]) / 1e3, 3), "first_half_per_s": first[0], "state": state}
     return {"int8_sustained_per_s": second[0], "int8_sustained_clock_hz": second[1], "int8_sustained": row}
+
+
+def mma_rate() -> dict[str, Any]:
+    """Operations a second by `mma.sync`, operands in registers: all that there is before Hopper."""
+    import torch
+
+    kernel = runtime.load(SOURCE, "mma_sync", MACROS)
+    draw = torch.Generator("cuda").manual_seed(SEED)
+    a, b = (torch.randint(-128, 128, (n, 32), generator=draw, dtype=torch.int8, device="cuda") for n in (64, 32))
+    sums = torch.full((64, 32), 1 << 30, dtype=torch.int32, device="cuda")
+    grid, warps = 2 * runtime.multiprocessors(), BLOCK // 32
+
+    def run(passes: int) -> None:
+        runtime.launch(kernel, grid, BLOCK, (a, b, sums, ctypes.c_int(passes)))
+
+    run(1)
+    if not torch.equal(sums.double(), a.double() @ b.double().T):
+        raise ArithmeticError("mma_sync: its sums are wrong")
+    operations = 2.0 * 64 * 32 * 32 * grid * warps * MMA_PASSES
+    return {"mma_per_s": round(operations / measure([partial(run, MMA_PASSES)], 1e6 * operations / 1.2e15).us * 1e6)}
 
 
 def launches() -> dict[str, Any]:

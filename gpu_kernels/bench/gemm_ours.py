@@ -1,10 +1,12 @@
-"""Our Hopper GEMMs as contenders: W4A8 per channel and per group, and W8A8 and W4A16 of the same skeleton.
+"""Our GEMMs as contenders: W4A8 per channel and per group, and W8A8 and W4A16 of the same skeleton, by wgmma; the
+portable ones by `mma.sync`, which stand in for them where there is no wgmma.
 
 Weights are blocks of 64 output channels drawn from a bank of a few packed ones, so that a large matrix is packed at
 once and any of its channels can be recomputed. Sums are compared in every bit, on a sample of rows and channels.
 """
 
 from functools import lru_cache, partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from gpu_kernels.bench.shapes import GROUP, Gemm
 from gpu_kernels.bench.timing import Call
 from gpu_kernels.w4a8_gemm.config import packed_bytes
 
+HOPPER, PORTABLE = "w4a8_gemm", "w4a8_portable"
+KINDS = ("w4a8_channel", "w4a8_group", "w8a8", "w4a16")
 BLOCK, BANK = 64, 4  # channels of a packed block; blocks of the bank
 ROWS = 32  # tokens compared
 WORST_A16 = 3e-3  # of the norm, against float64: float16 weights, float32 sums, one rounding
@@ -69,10 +73,9 @@ class Operands:
         self.scaled_zero = torch.rand(shape.n, **half)
         self.out = torch.full((shape.m, shape.n), float("nan"), dtype=torch.float16, device="cuda")
 
-    def call(self, kind: str, packed: Any) -> Call:
-        """The operator on one of the packed matrices."""
-        from gpu_kernels.w4a8_gemm import op
-
+    def call(self, kind: str, packed: Any, folder: str = HOPPER) -> Call:
+        """The operator of a folder on one of the packed matrices."""
+        op = import_module(f"gpu_kernels.{folder}.op")
         if kind == "w4a16":
             return partial(op.w4a16, self.x, packed, out=self.out)
         if kind == "w4a8_channel":
@@ -106,17 +109,24 @@ class Operands:
         return (a.double() * (s * sums).double() - zeros.double()).float()
 
 
-def _prepare(kind: str, shape: Gemm, sets: int) -> tuple[list[Call], str]:
+def _prepare(kind: str, folder: str, shape: Gemm, sets: int) -> tuple[list[Call], str]:
     operands = Operands(kind, shape, sets)
-    calls = [operands.call(kind, packed) for packed in operands.packed]
+    calls = [operands.call(kind, packed, folder) for packed in operands.packed]
     calls[0]()
     return calls, operands.fault(kind)
 
 
-def contenders() -> dict[str, Contender]:
-    """By kind, W4A8 first."""
-    kinds = ("w4a8_channel", "w4a8_group", "w8a8", "w4a16")
-    return {kind: Contender(partial(_prepare, kind), partial(_packed_bytes, kind)) for kind in kinds}
+def contenders(architecture: str) -> dict[str, Contender]:
+    """By kind, W4A8 first; on Hopper the portable ones too, by names of their own."""
+    hopper = architecture == "sm_90a"
+    found = {kind: _contender(kind, HOPPER if hopper else PORTABLE) for kind in KINDS}
+    if not hopper:
+        return {kind: one for kind, one in found.items() if kind != "w4a16"}
+    return found | {f"portable_{kind[5:]}": _contender(kind, PORTABLE) for kind in KINDS[:2]}
+
+
+def _contender(kind: str, folder: str) -> Contender:
+    return Contender(partial(_prepare, kind, folder), partial(_packed_bytes, kind))
 
 
 def _packed_bytes(kind: str, shape: Gemm) -> int:

@@ -1,7 +1,6 @@
 """The parts of the bench, each a stream of rows: `part`, `name`, `floor_us` by column, `columns` by contender.
 
-Some are brought along: a module with `rows(limits) -> Iterator[row]`, where `limits` are the ceilings of the run. The
-decode layer and the ablation twins have theirs in their own folders.
+Some are brought along: a module with `rows(limits) -> Iterator[row]`, where `limits` are the ceilings of the run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +10,14 @@ from typing import Any
 
 from gpu_kernels.bench.contest import Contender, columns
 from gpu_kernels.bench.shapes import Attention, Gemm, attentions, gemms
+from gpu_kernels.runtime import architecture
 
 Row = dict[str, Any]
 Limits = Mapping[str, Any]
 BROUGHT = {
     "layer": "gpu_kernels.decode_layer.bench",
     "activations": "gpu_kernels.bench.activation_rows",
-    "ablations": "gpu_kernels.w4a8_portable.bench",
+    "ablations": "gpu_kernels.bench.ablation_rows",
 }
 PARTS = ("ceilings", "gemm", "attention", *BROUGHT)
 
@@ -26,7 +26,7 @@ def gemm_rows(limits: Limits) -> Iterator[Row]:
     """Ours and torch's on every shape."""
     from gpu_kernels.bench import gemm_ours, gemm_peers
 
-    contenders = gemm_ours.contenders() | gemm_peers.contenders()
+    contenders = gemm_ours.contenders(architecture()) | gemm_peers.contenders()
     for shape in gemms():
         yield gemm_row(shape, contenders, limits)
 
@@ -40,8 +40,8 @@ def gemm_row(shape: Gemm, contenders: Mapping[str, Contender], limits: Limits) -
 
 
 def int8_ceiling(limits: Limits) -> float:
-    """Operations a second: the faster of wgmma with A in registers and in shared memory; without it, torch's."""
-    names = "int8_registers_per_s", "int8_shared_per_s", "torch_int8_8192_per_s"
+    """Operations a second: the faster of wgmma with A in registers and in shared memory; without it, mma.sync's."""
+    names = "int8_registers_per_s", "int8_shared_per_s", "mma_per_s"
     return float(max(limits[name] for name in names if name in limits))
 
 

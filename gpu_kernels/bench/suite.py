@@ -70,7 +70,7 @@ def _steps(found: dict[str, Any], parts: Sequence[str], watch: record.Watch) -> 
 
     found["ceilings"] = ceilings("ceilings" in parts, watch)
     yield "ceilings"
-    rates = [name for name in found["ceilings"] if name.startswith(("read_bytes", "int8_", "torch_int8"))]
+    rates = [name for name in found["ceilings"] if name.startswith(("read_bytes", "int8_", "mma_"))]
     if len(rates) < 2 and set(parts) != {"ceilings"}:
         raise ArithmeticError(f"no floors without read bandwidth and an INT8 rate: {found['ceilings'].get('refused')}")
     limits = found["ceilings"] | {"l2_bytes": found["l2_bytes"]}

@@ -22,12 +22,14 @@ from gpu_kernels.bench.goals import mean as geometric_mean
 from gpu_kernels.bench.shapes import CLASSES, Gemm
 
 Table = tuple[str, list[str], list[list[str]]]
-GEMMS = ("w4a8_channel", "w4a8_group", "w8a8", "w4a16")
+GEMMS = ("w4a8_channel", "w4a8_group", "w8a8", "w4a16", "portable_channel", "portable_group")
 SHORT = {  # * behind a peer that was recorded in another run and is scaled
     "w4a8_channel": "W4A8 ch",
     "w4a8_group": "W4A8 grp",
     "w8a8": "W8A8",
     "w4a16": "W4A16",
+    "portable_channel": "mma ch",
+    "portable_group": "mma grp",
     "torch_bf16": "bf16",
     "torch_int8": "int_mm",
     "torch_fp8": "fp8",
@@ -166,8 +168,9 @@ def plain(name: str, rows: Sequence[Row]) -> Table:
     columns = list(dict.fromkeys(column for row in rows for column in row["columns"]))
     body = []
     for row in rows:
-        us, floor = times(row), row.get("floor_us")
-        lead = [row["name"], f"{floor:.2f}" if isinstance(floor, float) else ""]
+        us, floor = times(row), row.get("floor_us", {})
+        floors = floor.values() if isinstance(floor, Mapping) else [floor]
+        lead = [row["name"], ", ".join(f"{one:.2f}" for one in floors)]
         body.append([*lead, *(_time(us, column) for column in columns)])
     return f"{name}, microseconds", ["", "floor", *columns], body
 
