@@ -1,9 +1,9 @@
 """How far our kernel's outputs may be from attention in float64 over the same cache: a worst case, errors all one way.
 
 w = 2^-24 is a rounding to float32, u = 2^-11 one to float16. A product of depth 16 on the tensor cores has an error of
-at most `CUT` times the sum of its magnitudes: `accel.tensor_core` (the worst of all architectures is sm_80's: two blocks
-of 8 and the accumulator, each term cut at 2^-24 of the largest product, whose significand is below 4, and the sum at
-2^-23: 2 (9/4 2^-22... ) <= 11 2^-23). `ex2.approx` is within 2^-22 (PTX ISA).
+at most `CUT` times the sum of its magnitudes (`accel.tensor_core`; the worst is sm_80: two blocks of 8 products and the
+accumulator; each of the 9 is cut by at most 2^-24 of the largest, the sum by 2^-23: 2 (9 2^-24 + 2^-23) = 11 2^-23).
+`ex2.approx` is within 2^-22 (PTX ISA).
 
 score    dot: D/16 CUT M, M = sum |q| |code + bias|; sum of q: (D/4 + 4) w, zero + bias and the difference w each; two
          products and the constant 3 w; x - top: w of its size
@@ -11,8 +11,6 @@ weight   e: its score's error, 2^-22, and twice for each time `top` moved or par
          largest weight for those that are subnormal
 output   sums of codes n/16 CUT, of zeros n/8 w, joins 2 w each; one rounding u
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

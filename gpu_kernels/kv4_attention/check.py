@@ -64,8 +64,15 @@ def _cases() -> tuple[Case, ...]:
     found += [Case(f"kept kv{b} {k}", 0, bits=b, kept=k, batch=3) for b in (4, 8, 16) for k in (0.0, 0.1, 0.6)]
     for tile in _TILES:
         splits = tile[4] if len(tile) > 4 else 3
-        found += [Case(f"tile {tile} {kind}", 0, longest=700, kind=kind, tile=tile, splits=splits) for kind in ("normal", "rising")]
-    found += [Case(f"append kv{bits} {kind}", 0, "append", bits, kind=kind) for bits in (4, 8, 16) for kind in ("normal", *_KINDS)]
+        found += [
+            Case(f"tile {tile} {kind}", 0, longest=700, kind=kind, tile=tile, splits=splits)
+            for kind in ("normal", "rising")
+        ]
+    found += [
+        Case(f"append kv{bits} {kind}", 0, "append", bits, kind=kind)
+        for bits in (4, 8, 16)
+        for kind in ("normal", *_KINDS)
+    ]
     return tuple(replace(case, seed=seed) for seed, case in enumerate(found))
 
 
@@ -107,7 +114,9 @@ def world(case: Case) -> World:
     """All that a case needs, from its seed."""
     draw = np.random.default_rng(case.seed)
     shape = case.batch, case.kv_heads
-    query, key, value = (_drawn(draw, case.kind, case.batch, n, case.size) for n in (case.heads, *shape[1:] * 2))
+    query, key, value = (
+        _drawn(draw, case.kind, case.batch, n, case.size) for n in (case.heads, case.kv_heads, case.kv_heads)
+    )
     keys, values = (_drawn(draw, case.kind, *shape, max(case.longest, 1), case.size) for _ in range(2))
     lengths = np.array([case.longest, *draw.integers(0, case.longest + 1, case.batch - 1)])
     angles = rotation(lengths, case.size)
@@ -134,7 +143,7 @@ def _paged(case: Case, w: World, keys: Any, values: Any, counts: Array) -> Array
             paged = room.reshape(batch, heads, width, PAGE_TOKENS, *x.shape[3:])
             fields.append(np.moveaxis(paged, 2, 1).reshape(batch * width, heads, PAGE_TOKENS, *x.shape[3:]))
         parts.append(Part(*fields) if case.bits < 16 else Part(fields[0], None, None))
-    bytes_ = pack(*parts, case.bits)
+    bytes_ = pack(parts[0], parts[1], case.bits)
     there = np.arange(width * PAGE_TOKENS) < counts[:, None]
     bytes_[~_bytes_of(case, there.reshape(batch * width, PAGE_TOKENS), heads)] = 0xFF
     found = np.empty_like(bytes_)
@@ -162,9 +171,14 @@ def _new_tokens(case: Case, w: World) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
+def _cached(case: Case, w: World) -> tuple[Any, Any]:
+    """[B, kv heads, T, ...] as the cache holds them."""
+    return folded.quantize(w.keys, case.bits), folded.quantize(w.values, case.bits)
+
+
 def _heads(case: Case, w: World) -> list[folded.Head]:
-    caches = [folded.quantize(x, case.bits) for x in (w.keys, w.values)]
-    heads, _, _ = folded.operands(w.query, w.key, w.value, *caches, w.lengths, w.angles, w.kept, case.bits)
+    keys, values = _cached(case, w)
+    heads, _, _ = folded.operands(w.query, w.key, w.value, keys, values, w.lengths, w.angles, w.kept, case.bits)
     return folded.without_new(heads) if case.mode == "attend" else heads
 
 
@@ -176,8 +190,8 @@ def expected(case: Case) -> dict[str, Array]:
         keys, values = (folded.quantize(x, case.bits) for x in (turned, w.values))
         return {"cache": _paged(case, w, keys, values, w.lengths)}
     output = folded.outputs(_heads(case, w), case.bits).reshape(w.query.shape).astype(np.float16)
-    after = _new_tokens(case, w)
-    return {"output": output, "cache": _paged(case, w, *after, w.lengths + (case.mode == "decode"))}
+    keys, values = _new_tokens(case, w)
+    return {"output": output, "cache": _paged(case, w, keys, values, w.lengths + (case.mode == "decode"))}
 
 
 def rotate_all(keys: Array, size: int) -> Array:
@@ -195,19 +209,19 @@ def found(case: Case) -> dict[str, Array]:
     w = world(case)
     if case.mode == "append":
         return {"cache": _append(case, w)}
-    before = _paged(case, w, *(folded.quantize(x, case.bits) for x in (w.keys, w.values)), w.lengths)
-    cache = torch.from_numpy(before).cuda()
+    keys, values = _cached(case, w)
+    cache = torch.from_numpy(_paged(case, w, keys, values, w.lengths)).cuda()
     out = torch.full(w.query.shape, float("nan"), dtype=torch.float16, device="cuda")
     _launch(case, w, cache, out)
     return {"output": out.cpu().numpy(), "cache": cache.cpu().numpy()}
 
 
-def _tensors(w: World) -> tuple[Any, ...]:
+def _tensors(w: World) -> tuple[Any, Any, Any, Any]:
     import torch
 
-    half = [torch.from_numpy(x.astype(np.float16)).cuda() for x in (w.key, w.value)]
-    angles = [torch.from_numpy(x).cuda() for x in w.angles]
-    return *half, *angles
+    key, value = (torch.from_numpy(x.astype(np.float16)).cuda() for x in (w.key, w.value))
+    cosine, sine = (torch.from_numpy(x).cuda() for x in w.angles)
+    return key, value, cosine, sine
 
 
 def _listed(w: World) -> Any:
@@ -251,16 +265,12 @@ def _append(case: Case, w: World) -> Array:
     sequence = np.repeat(np.arange(case.batch), w.lengths).astype(np.int32)
     position = np.concatenate([np.arange(n) for n in w.lengths]).astype(np.int32)
     key, value = (torch.from_numpy(x[sequence, :, position].astype(np.float16)).cuda() for x in (w.keys, w.values))
-    angles = [torch.from_numpy(x).cuda() for x in rotation(position, case.size)]
-    at = [torch.from_numpy(x).cuda() for x in (sequence, position, w.table.astype(np.int32))]
-    cache = torch.from_numpy(_paged(case, w, *_empty(case, w), w.lengths * 0)).cuda()
-    op.append(key, value, *angles, *at, cache, case.bits)
+    cosine, sine = (torch.from_numpy(x).cuda() for x in rotation(position, case.size))
+    place, slot, table = (torch.from_numpy(x).cuda() for x in (sequence, position, w.table.astype(np.int32)))
+    keys, values = _cached(case, w)
+    cache = torch.from_numpy(_paged(case, w, keys, values, w.lengths * 0)).cuda()
+    op.append(key, value, cosine, sine, place, slot, table, cache, case.bits)
     return cache.cpu().numpy()
-
-
-def _empty(case: Case, w: World) -> tuple[Any, Any]:
-    zeros = folded.quantize(np.zeros_like(w.keys), case.bits)
-    return zeros, zeros
 
 
 def fault(case: Case, expected: Outputs, found: Outputs) -> str:
@@ -278,5 +288,6 @@ def fault(case: Case, expected: Outputs, found: Outputs) -> str:
     off = np.abs(output.astype(np.float64) - exact)
     if not (off <= bound).all():
         at = np.unravel_index(np.argmax(np.where(np.isnan(off), np.inf, off - bound)), off.shape)
-        return f"output: at {[int(i) for i in at]} {output[at]} is {off[at]:.3g} from {exact[at]:.6g}, bound {bound[at]:.3g}"
+        place, far = [int(i) for i in at], f"{off[at]:.3g} from {exact[at]:.6g}, bound {bound[at]:.3g}"
+        return f"output: at {place} {output[at]} is {far}"
     return ""

@@ -57,13 +57,23 @@ class Tile:
         stages = self.warps * self.stages * self.tokens // GROUP_TOKENS * group_bytes(size, bits)
         return (-(-head // 8) * 8 + 127) // 128 * 128 + max(stages, (parts + 1) * heads * (size + 4) * 4)
 
+    def fits(self, size: int, bits: int, heads: int) -> bool:
+        """Whether the shared memory of a multiprocessor holds all resident blocks."""
+        return self.resident * (self.shared_bytes(size, bits, heads) + 1024) <= SHARED_BYTES
+
 
 def macros(
     tile: Tile, size: int, bits: int, heads: int, new: bool, kept: bool, early: bool = False, bulk: bool = True
 ) -> dict[str, int]:
     """Of `kernel.cu`."""
     own = {"SIZE": size, "BITS": bits, "HEADS": heads, "NEW": int(new), "KEPT": int(kept), "ROTATED": 1}
-    how = {"TILE": tile.tokens, "STAGES": tile.stages, "WARPS": tile.warps, "RESIDENT": tile.resident, "CLUSTER": tile.cluster}
+    how = {
+        "TILE": tile.tokens,
+        "STAGES": tile.stages,
+        "WARPS": tile.warps,
+        "RESIDENT": tile.resident,
+        "CLUSTER": tile.cluster,
+    }
     shared = {"SHARED": tile.shared_bytes(size, bits, heads)}
     return own | how | shared | {"EARLY": int(early), "KEY_BIAS": KEY_BIAS[bits], "BULK": int(bulk and not kept)}
 
@@ -96,8 +106,8 @@ def choose(
     heads, chunks = block_heads(group, size)
     tile, items = base_tile(size, bits, heads), batch * kv_heads * chunks
     if 8 * items <= multiprocessors and longest <= FAR:
-        small = tile if longest <= 2048 else replace(tile, stages=2, warps=8)
-        return replace(small, resident=1, cluster=8), 8
+        small, wide = (replace(t, resident=1, cluster=8) for t in (tile, replace(tile, stages=2, warps=8)))
+        return wide if longest > 2048 and wide.fits(size, bits, heads) else small, 8
     splits = min(round(2 * multiprocessors / items), longest // (2 * tile.tokens * tile.warps))
     return (replace(tile, cluster=2), 2) if splits == 2 else (tile, max(1, splits))
 
@@ -108,7 +118,7 @@ def base_tile(size: int, bits: int, heads: int) -> Tile:
     most = 4 if size <= 128 and heads <= 8 else 2
     for stages, resident in ((3, 4), (3, 3), (3, 2), (2, 2), (2, 1)):
         tile = Tile(tokens, stages, 4, resident)
-        if resident <= most and resident * (tile.shared_bytes(size, bits, heads) + 1024) <= SHARED_BYTES:
+        if resident <= most and tile.fits(size, bits, heads):
             break
     return tile
 

@@ -86,9 +86,10 @@ def _output(head: Head, bits: int) -> Wide:
     top = np.max(np.c_[x[:, :n] + np.log2(scale), x[:, n:]], axis=1, keepdims=True, initial=-(2.0**100)) - HEADROOM
     e = _single(np.exp2(_single(x - top)))
     weight = _single(e[:, :n] * scale)
-    found = round_to(weight, "float16").astype(np.float64) @ (codes - CENTER[bits]) + (
-        weight @ (CENTER[bits] - zero)
-    )[:, None]
+    found = (
+        round_to(weight, "float16").astype(np.float64) @ (codes - CENTER[bits])
+        + (weight @ (CENTER[bits] - zero))[:, None]
+    )
     if head.key.size:
         found += e[:, n:] * head.value
     total = e.sum(1, keepdims=True)
@@ -96,9 +97,7 @@ def _output(head: Head, bits: int) -> Wide:
     return result
 
 
-def heads_of(
-    query: Floats, key: Any, value: Any, caches: Sequence[Any], tokens: Any, counts: Any
-) -> list[Head]:
+def heads_of(query: Floats, key: Any, value: Any, caches: Sequence[Any], tokens: Any, counts: Any) -> list[Head]:
     """Of all sequences; shapes as `decode` has them once batch and heads are one axis."""
     found = []
     for n, own in enumerate(query):
@@ -114,7 +113,9 @@ def _cache(name: str, cache: Any, shape: tuple[int, ...], bits: int) -> Vectors:
         return cache_of(name, cache, shape, most=2**bits - 1)
     flat = floats_of(name, np.reshape(cache, (shape[0], -1, shape[2])))
     flat = flat.reshape(shape[0] * shape[1], -1, shape[2])
-    return Vectors(flat, np.ones(flat.shape[:2], np.float32), np.zeros(flat.shape[:2], np.float32))
+    ones: Any = np.ones(flat.shape[:2], np.float32)
+    codes: Any = flat
+    return Vectors(codes, ones, 0 * ones)
 
 
 def operands(

@@ -64,13 +64,6 @@ __device__ __forceinline__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-#ifdef TRACE
-__device__ __forceinline__ long long now() { long long t; asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)); return t; }
-#define MARK(i) do { if (threadIdx.x == 0) { long long b_ = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z); \
-  if (b_ < 4096) { ((long long*)(parts + (1 << 22)))[b_ * 16 + i] = now(); } } } while (0)
-#else
-#define MARK(i)
-#endif
 #if __CUDA_ARCH__ >= 900
 #define WAIT_FOR_PREVIOUS() wait_for_previous()
 #define LET_NEXT_START() let_next_start()
@@ -562,15 +555,16 @@ __device__ __forceinline__ void join_cluster(Shared& shared, float* outputs, u16
 __device__ __forceinline__ void join_cluster(Shared&, float*, u16*, int) {}
 #endif
 
-// grid (splits, kv heads x chunks of HEADS query heads, sequences). Shapes: query, output [B, query heads, SIZE], key, value
-// [B, kv heads, SIZE], cosine, sine [B, SIZE / 2], cache as above, table [B, table_width], lengths [B], kept [B, kv heads,
-// kept_width], counts [B, kv heads]; workspace: counters u32 [B, grid y] (zero between launches), then from `parts` on
-// float [B, grid y, splits, HEADS, SIZE + 4]
+// grid (splits, kv heads x chunks of HEADS query heads, sequences). query, output [B, query heads, SIZE], key, value [B, kv
+// heads, SIZE], sequences of query `query_row`, of key and value `key_row` numbers apart; cosine, sine [B, SIZE / 2]; cache as
+// above; table [B, table_width], lengths [B], kept [B, kv heads, kept_width], counts [B, kv heads]; workspace: counters u32
+// [B, grid y] (zero between launches), then from `parts` on float [B, grid y, splits, HEADS, SIZE + 4]
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attend(const u16* __restrict__ query, const u16* __restrict__ key, const u16* __restrict__ value,
            const float* __restrict__ cosine, const float* __restrict__ sine, u8* cache, const int* __restrict__ table,
            const int* __restrict__ lengths, const int* __restrict__ kept, const int* __restrict__ counts, u16* output,
-           u32* counters, float* parts, int table_width, int kept_width, int kv_heads, int group, int query_row, int key_row, float factor) {
+           u32* counters, float* parts, int table_width, int kept_width, int kv_heads, int group, int query_row, int key_row,
+           float factor) {
   extern __shared__ __align__(128) u8 memory[];
   Shared& shared = *(Shared*)memory;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -588,9 +582,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                  cosine + (size_t)sequence * (SIZE / 2), sine + (size_t)sequence * (SIZE / 2), heads);
   };
   Vectors vectors;
-  MARK(0);
   if (!EARLY) WAIT_FOR_PREVIOUS();
-  MARK(1);
   Source from{cache, table + (size_t)sequence * table_width, nullptr, kv_heads, head, 0};
   Near near = near_pages(from, table_width, lane);
   int length = lengths[sequence];
@@ -626,9 +618,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
   Place ahead;
   if (first + STAGES * WARPS < end) ahead = find(from, first + STAGES * WARPS, lane);
 
-  MARK(2);
   if (EARLY) WAIT_FOR_PREVIOUS();
-  MARK(3);
   LET_NEXT_START();
   if (EARLY) vectors_of_block(vectors);
   store_vectors(shared, vectors);
@@ -639,7 +629,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     u8* group_of_new = cache + ((size_t)from.table[length / 64] * kv_heads + head) * PAGE_BYTES + length % 64 / 16 * GROUP_BYTES;
     add_new(shared, group_of_new, length % 16, factor, heads, warp, lane);
   }
-  MARK(4);
 
   const Lane place_of_lane{g, t, 2 * t / WIDTH};
   State state;
@@ -664,7 +653,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
       copies_wait<STAGES - 1>();
       __syncwarp();
     }
-    if (tile == first) MARK(5);
     int valid = from.tokens - tile * TILE;
     if (BITS == 16 && valid < TILE) clear(data, valid, lane);
     if (valid >= TILE) {
@@ -681,12 +669,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     if (!BULK) copies_commit();
     if (++stage == STAGES) stage = 0, parity ^= 1;
   }
-  MARK(6);
   __syncthreads();  // no warp reads its stages any more
-  MARK(7);
   leave(shared, outputs, state, heads, warp, g, t);
   __syncthreads();
-  MARK(8);
 
   float* part_of = parts + (((size_t)sequence * gridDim.y + blockIdx.y) * splits) * (HEADS * (SIZE + 4));
   for (int i = threadIdx.x; i < heads * (SIZE / 4); i += THREADS) {
@@ -710,10 +695,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
       if (element == 0) to[HEADS * SIZE + h] = all.top, to[HEADS * SIZE + HEADS + h] = all.sum;
     }
   }
-  MARK(9);
   if (CLUSTER > 1) {
     join_cluster(shared, outputs, output + first_head * SIZE, heads);
-    MARK(11);
     return;
   }
   if (active == 1) return;
@@ -727,7 +710,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     __threadfence();
   }
   __syncthreads();
-  MARK(10);
   if (!shared.last) return;
   if (threadIdx.x == 0) *counter = 0;
   for (int i = threadIdx.x; i < heads * (SIZE / 4); i += THREADS) {
@@ -741,7 +723,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     }
     write_output(output + (first_head + h) * SIZE + element, all);
   }
-  MARK(11);
 }
 
 // Many tokens to the cache, one warp a vector: grid of blocks of 4 warps over tokens x kv heads x {key, value}. key, value

@@ -18,6 +18,7 @@ import ctypes
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gpu_kernels.kv4_attention.config import (
     BITS,
@@ -35,7 +36,6 @@ from gpu_kernels.kv4_attention.config import (
 from gpu_kernels.runtime import ARCHITECTURES, architecture, launch, load, multiprocessors, require
 
 SOURCE = "kv4_attention/kernel.cu"
-Tensor = torch.Tensor
 _NONE = ctypes.c_void_p(0)
 
 
@@ -174,13 +174,13 @@ def _launch(
     run(tile, splits, query, new, cache, table, lengths, kept, bits, early, out, space)
 
 
-@torch.library.custom_op("tilewright::kv_decode", mutates_args=("cache", "out", "space"))
-def _decode(
+@torch.library.custom_op("tilewright::kv_attention", mutates_args=("cache", "out", "space"))
+def _attention(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cosine: Tensor,
-    sine: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    cosine: Tensor | None,
+    sine: Tensor | None,
     cache: Tensor,
     table: Tensor,
     lengths: Tensor,
@@ -193,29 +193,13 @@ def _decode(
     space: Tensor,
 ) -> None:
     listed = None if kept is None or counts is None else (kept, counts)
-    new = (key, value, cosine, sine)
+    new = None if key is None or value is None or cosine is None or sine is None else (key, value, cosine, sine)
     _launch(query, new, cache, table, lengths, listed, longest, bits, early, out, space)
 
 
-@torch.library.custom_op("tilewright::kv_attend", mutates_args=("out", "space"))
-def _attend(
-    query: Tensor,
-    cache: Tensor,
-    table: Tensor,
-    lengths: Tensor,
-    kept: Tensor | None,
-    counts: Tensor | None,
-    longest: int,
-    bits: int,
-    early: bool,
-    out: Tensor,
-    space: Tensor,
-) -> None:
-    listed = None if kept is None or counts is None else (kept, counts)
-    _launch(query, None, cache, table, lengths, listed, longest, bits, early, out, space)
-
-
-def _prepared(query: Tensor, cache: Tensor, longest: int, bits: int, out: Tensor | None, space: Tensor | None) -> Any:
+def _prepared(
+    query: Tensor, cache: Tensor, longest: int, bits: int, out: Tensor | None, space: Tensor | None
+) -> tuple[Tensor, Tensor]:
     if query.ndim != 3 or cache.ndim != 3 or not cache.shape[1]:
         raise ValueError(f"kv attention: query, cache must be 3-dimensional, got {query.shape}, {cache.shape}")
     if space is None:
@@ -242,8 +226,9 @@ def decode(
 ) -> Tensor:
     """A decode step: rotate, attend to the cache and the new token, append that; kept: (positions, counts)."""
     out, space = _prepared(query, cache, longest, bits, out, space)
-    listed = kept or (None, None)
-    _decode(query, key, value, cosine, sine, cache, table, lengths, *listed, longest, bits, early, out, space)
+    listed, counts = kept or (None, None)
+    new = key, value, cosine, sine
+    _attention(query, *new, cache, table, lengths, listed, counts, longest, bits, early, out, space)
     return out
 
 
@@ -262,7 +247,9 @@ def attend(
 ) -> Tensor:
     """Attention of rotated queries to the cache alone; of an empty cache the output is 0."""
     out, space = _prepared(query, cache, longest, bits, out, space)
-    _attend(query, cache, table, lengths, *(kept or (None, None)), longest, bits, early, out, space)
+    listed, counts = kept or (None, None)
+    new = None, None, None, None
+    _attention(query, *new, cache, table, lengths, listed, counts, longest, bits, early, out, space)
     return out
 
 

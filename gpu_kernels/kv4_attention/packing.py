@@ -99,5 +99,5 @@ def unpack(pages: Any, size: int, bits: int) -> tuple[Part, Part]:
     if bits == 16:
         return Part(codes[0], None, None), Part(codes[1], None, None)
     tail = np.ascontiguousarray(groups[..., 2 * GROUP_TOKENS * row_bytes(size, bits) :])
-    scales = tail.view("<f2").astype(np.float32).reshape(*whole, 4)
-    return Part(codes[0], *scales[..., :2].transpose(3, 0, 1, 2)), Part(codes[1], *scales[..., 2:].transpose(3, 0, 1, 2))
+    scales = np.moveaxis(tail.view("<f2").astype(np.float32).reshape(*whole, 4), 3, 0)
+    return Part(codes[0], scales[0], scales[1]), Part(codes[1], scales[2], scales[3])
