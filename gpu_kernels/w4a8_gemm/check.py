@@ -35,16 +35,17 @@ class Case:
     tile: tuple[int, ...] = ()  # fields of a `Tile`; none: the one that the operator chooses
 
 
-TILES = tuple(astuple(tile) for tile in (*WIDE, *(Tile(m, 1, 1, 4, 4, 2) for m in (8, 16, 32, 64)), Tile(64, 2, 1, 4, 8)))
+NARROW = (*(Tile(size, 1, 1, 4, 4, 2) for size in (8, 16, 32, 64)), Tile(64, 2, 1, 4, 8))
+TILES = tuple(astuple(tile) for tile in (*WIDE, *NARROW))
 
 
 def _cases() -> tuple[Case, ...]:
     found = []
     for kind in ("w4a8_channel", "w4a8_group", "w8a8", "w4a16"):
         step = 64 if kind in ("w4a8_channel", "w8a8") else CHUNK
-        shapes = ((1, 64, step), (1, 4096, 512), (3, 192, 5 * step), (8, 64, 1024), (9, 320, 2 * step), (17, 128, 640))
-        shapes += ((33, 256, 896), (64, 192, 1152), (65, 128, 384), (130, 448, 3 * step), (257, 576, 256))
-        shapes += ((700, 640, 256), (300, 2048, 128))
+        shapes = [(1, 64, step), (1, 4096, 512), (3, 192, 5 * step), (8, 64, 1024), (9, 320, 2 * step), (17, 128, 640)]
+        shapes += [(33, 256, 896), (64, 192, 1152), (65, 128, 384), (130, 448, 3 * step), (257, 576, 256)]
+        shapes += [(700, 640, 256), (300, 2048, 128)]
         for i, (m, n, k) in enumerate(shapes):
             form = "bfloat16" if i % 3 == 2 else "float16"
             found.append(Case(f"{kind}_{m}x{n}x{k}", 100 + i, kind, m, n, k, form, i % 2 == 1))
@@ -64,9 +65,9 @@ def operands(case: Case) -> Arrays:
     """x int8 or 16-bit [M, K], token_scale, token_sum [M], the state by the names of model.py; floats on the grid."""
     draw = np.random.default_rng(case.seed)
     m, n, k = case.tokens, case.channels, case.inputs
-    held = {"token_scale": draw.uniform(1e-3, 2e-2, m), "token_sum": draw.normal(size=m) * 30}
-    held |= {"scale": draw.uniform(1e-3, 2e-2, n), "bias": draw.normal(size=n)}
-    held = {name: round_to(value, case.form) for name, value in held.items()}
+    floats = {"token_scale": draw.uniform(1e-3, 2e-2, m), "token_sum": draw.normal(size=m) * 30}
+    floats |= {"scale": draw.uniform(1e-3, 2e-2, n), "bias": draw.normal(size=n)}
+    held: Arrays = {name: round_to(value, case.form) for name, value in floats.items()}
     held |= {"x": draw.integers(-128, 128, (m, k), np.int8), "zero": draw.integers(0, 16, n).astype(np.uint8)}
     if case.kind == "w8a8":
         return _extreme(case, held | {"codes": draw.integers(-128, 128, (n, k), np.int8)})

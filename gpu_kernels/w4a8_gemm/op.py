@@ -123,6 +123,38 @@ def _check_vector(kind: str, name: str, vector: torch.Tensor, size: int, form: t
         raise ValueError(f"{kind}: bias must lie at a multiple of 16, got address {vector.data_ptr():#x}")
 
 
+@torch.library.custom_op("tilewright::hopper_gemm", mutates_args=("out",))
+def hopper_gemm(
+    kind: str,
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    scale: torch.Tensor | None,
+    scaled_zero: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    token_scale: torch.Tensor | None,
+    token_sum: torch.Tensor | None,
+    out: torch.Tensor,
+) -> None:
+    """Any kind of `config.KINDS` into `out`; RuntimeError for another GPU, ValueError for operands that do not fit."""
+    require(kind, ARCHITECTURES)
+    _check_matrix(kind, x, out.dtype)
+    outputs = _outputs(kind, x, packed)
+    vectors = dict(zip(VECTORS, (scale, scaled_zero, bias, token_scale, token_sum), strict=True))
+    for name, vector in vectors.items():
+        if vector is not None:
+            _check_vector(kind, name, vector, x.shape[0] if name.startswith("token") else outputs, out.dtype, x)
+    shape = (x.shape[0], outputs)
+    if out.shape != shape or not out.is_contiguous() or out.device != x.device or out.data_ptr() % 16:
+        got = f"{list(out.shape)} on {out.device} at {out.data_ptr():#x}"
+        raise ValueError(f"{kind}: out must be contiguous {list(shape)} on {x.device} at a multiple of 16, got {got}")
+    run(kind, choose(kind, *shape, x.shape[1], multiprocessors()), x, packed, vectors, out)
+
+
+@hopper_gemm.register_fake
+def _(*_: object) -> None:
+    """What it writes has been made by the caller."""
+
+
 def _gemm(
     kind: str,
     x: torch.Tensor,
@@ -131,17 +163,10 @@ def _gemm(
     out: torch.Tensor | None,
     vectors: Mapping[str, torch.Tensor | None],
 ) -> torch.Tensor:
-    require(kind, ARCHITECTURES)
-    _check_matrix(kind, x, form)
-    outputs = _outputs(kind, x, packed)
-    for name, vector in vectors.items():
-        if vector is not None:
-            _check_vector(kind, name, vector, x.shape[0] if name.startswith("token") else outputs, form, x)
-    shape = (x.shape[0], outputs)
-    y = torch.empty(shape, dtype=form, device=x.device) if out is None else out
-    if y.shape != shape or y.dtype != form or not y.is_contiguous() or y.device != x.device:
-        raise ValueError(f"{kind}: out must be {form} {list(shape)} on {x.device}, got {y.dtype} {list(y.shape)}")
-    run(kind, choose(kind, *shape, x.shape[1], multiprocessors()), x, packed, vectors, y)
+    y = x.new_empty((x.shape[0], packed.shape[0] * 64), dtype=form) if out is None else out
+    if y.dtype != form:
+        raise ValueError(f"{kind}: out must be {form}, as the scales, got {y.dtype}")
+    hopper_gemm(kind, x, packed, *(vectors.get(name) for name in VECTORS), y)
     return y
 
 
