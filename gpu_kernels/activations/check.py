@@ -19,7 +19,10 @@ _EVERY = 1 << 23  # significands of a float32
 
 @dataclass(frozen=True)
 class Case:
-    """Rows to quantize; `kind` names how they are drawn, `cluster` and `steps` an own shape (0: the operator's)."""
+    """Rows to quantize; `kind` names how they are drawn, `cluster`, `groups` and `steps` a shape (0: the operator's).
+
+    Reciprocals: `channels` numbers from 2^seed on.
+    """
 
     name: str
     seed: int
@@ -36,13 +39,13 @@ class Case:
 
 
 def _cases() -> list[Case]:
-    found = [Case("every reciprocal", 0, "reciprocal", "float32", 1, _EVERY + 1)]
+    found = [Case(f"every reciprocal at 2^{k}", k, "reciprocal", "float32", 1, _EVERY) for k in (0, 1, 100, 125)]
     sizes = (1, 4096), (3, 14336), (2, 8), (5, 2056), (1, 11008), (2, 20480), (300, 256)
     for form in ("float16", "bfloat16"):
         for mode in ("plain", "norm", "gate"):
             for tokens, channels in sizes:
                 found.append(Case(f"{mode} {form} {tokens}x{channels}", len(found), mode, form, tokens, channels))
-            for kind in ("edges", "outlier", "large", "subnormal"):
+            for kind in ("edges", "outlier", "large", "subnormal", "wide"):
                 found.append(Case(f"{mode} {form} {kind}", len(found), mode, form, 8, 4096, kind))
             found.append(Case(f"{mode} {form} no sums", len(found), mode, form, 2, 4096, sums=False))
         found.append(Case(f"residual {form}", len(found), "norm", form, 3, 4096, residual=True))
@@ -87,6 +90,8 @@ def _drawn(draw: np.random.Generator, case: Case, width: int) -> NDArray[np.floa
         x[np.arange(case.tokens), draw.integers(0, width, case.tokens)] = largest * draw.choice([-1, 1], case.tokens)
     if case.kind == "large":
         x = draw.choice([-1, 1], x.shape) * draw.choice([largest, largest / 2, largest / 64, 1.0], x.shape)
+    if case.kind == "wide":
+        x = draw.uniform(-100, 100, x.shape)  # gates to where the exponential ends
     if case.kind == "subnormal":
         x = draw.integers(-900, 900, x.shape) * least
     return round_to(x, case.form)
@@ -99,7 +104,7 @@ def expected(case: Case) -> dict[str, NDArray[Any]]:
     """By the model."""
     if case.mode == "reciprocal":
         d = np.float32(1) + np.arange(case.channels, dtype=np.float32) * np.float32(2.0**-23)
-        return {"reciprocals": np.float32(1) / d}
+        return {"reciprocals": np.float32(1) / (d * np.float32(2.0**case.seed))}
     given, h = operands(case), None
     if case.mode == "norm":
         residual = given["residual"] if case.residual else None
@@ -122,7 +127,7 @@ def bits16(values: Any, form: str) -> NDArray[np.uint16]:
 def found(case: Case) -> dict[str, NDArray[Any]]:
     """On the GPU."""
     if case.mode == "reciprocal":
-        return {"reciprocals": _reciprocals(case.channels)}
+        return {"reciprocals": _reciprocals(case.channels, 2.0**case.seed)}
     import torch
 
     from gpu_kernels.activations.op import Quantized
@@ -154,20 +159,19 @@ def _launch(case: Case, given: Mapping[str, Any], out: Any) -> None:
     op.run(case.mode, shape, given["x"], residual, weight, EPSILON, out)
 
 
-def _reciprocals(count: int) -> NDArray[np.float32]:
+def _reciprocals(count: int, power: float) -> NDArray[np.float32]:
     import ctypes
 
     import torch
 
+    from gpu_kernels.activations.config import macros
     from gpu_kernels.activations.op import SOURCE
     from gpu_kernels.runtime import launch, load
 
     out = torch.full((count,), float("nan"), device="cuda")
     shape = choose("plain", 1, 4096, 1, False)
-    from gpu_kernels.activations.config import macros
-
     kernel = load(SOURCE, "reciprocals", macros("plain", shape, True, False, False))
-    launch(kernel, -(-count // 256), 256, (out, ctypes.c_int(count)))
+    launch(kernel, -(-count // 256), 256, (out, ctypes.c_int(count), ctypes.c_float(power)))
     return out.cpu().numpy()
 
 

@@ -47,12 +47,13 @@ def shape_for(channels: int, steps: int, cluster: int = 1) -> Shape:
 def choose(mode: str, tokens: int, channels: int, multiprocessors: int, clusters: bool) -> Shape:
     """What the operator takes; `clusters`: whether the GPU has them (sm_90).
 
-    A gate is arithmetic enough (35 instructions a value) to be worth several multiprocessors a row where rows are few;
+    A gate is arithmetic enough (27 instructions a value) to be worth several multiprocessors a row where rows are few;
     the others wait for memory and for their sums. Measured: README.
     """
-    if mode != "gate" or not clusters or tokens > multiprocessors:
-        return shape_for(channels, 2)
-    return shape_for(channels, 1, 8 if 8 * tokens <= multiprocessors else 2)
+    few = tokens <= multiprocessors
+    if mode == "gate" and clusters and few:
+        return shape_for(channels, 1, 8 if 8 * tokens <= multiprocessors else 2)
+    return shape_for(channels, 1 if mode == "norm" and few else 2)
 
 
 def macros(mode: str, shape: Shape, float16: bool, residual: bool, sums: bool) -> dict[str, int]:

@@ -5,7 +5,6 @@ from fractions import Fraction
 from math import inf, isqrt
 from typing import Any, NamedTuple
 
-from gpu_kernels.exact_exponential import exponential
 from gpu_kernels.exact_rounding import Exact, exact, to_float32, to_form
 
 
@@ -82,9 +81,26 @@ def gated(gates: Sequence[Any], others: Sequence[Any], form: str) -> list[Exact]
 
 
 def _gated(gate: Fraction, other: Fraction, form: str) -> Exact:
-    e = exponential(-abs(gate))
-    share = to_float32(1 / Fraction(to_float32(1 + e)))
-    if gate < 0:
-        share = to_float32(e * share)
-    product = to_float32(Fraction(to_float32(gate * share)) * other)
-    return to_form(product, form)
+    return to_form(to_float32(Fraction(silu(gate)) * other), form)
+
+
+POWERS = [  # of 2^f, as float32
+    Fraction(1),
+    Fraction(11629077, 2**24),
+    Fraction(16121057, 2**26),
+    Fraction(3725019, 2**26),
+    Fraction(5192237, 2**29),
+    Fraction(5699257, 2**32),
+]
+
+
+def silu(gate: Fraction) -> Exact:
+    """gate / (1 + exp(-gate)) with all its roundings."""
+    held = max(gate, Fraction(-87))
+    exponent = -min(held, Fraction(87)) * Fraction(to_float32(Fraction("1.4426950408889634")))
+    whole = round(exponent)
+    power = Fraction(0)
+    for coefficient in reversed(POWERS):
+        power = Fraction(to_float32(power * Fraction(to_float32(exponent - whole)) + coefficient))
+    share = to_float32(1 / Fraction(to_float32(1 + power * Fraction(2) ** whole)))
+    return to_float32(held * share)

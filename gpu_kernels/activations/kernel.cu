@@ -7,7 +7,7 @@
 // turn. Here a block of a cluster stands for 256 / CLUSTER of them, GROUPS threads for one: each has STEPS of its pieces
 // and hands the sum on to the next. So the result does not depend on CLUSTER, GROUPS and STEPS.
 #include "common/ampere.cuh"
-#include "common/exponential.cuh"
+#include "activations/silu.cuh"
 #include "common/rounded.cuh"
 
 #define TREE 256
@@ -91,13 +91,6 @@ __device__ __forceinline__ u32 scaled(u32 h, float inverse_root, u32 weight) {
   return rounded_pair<FLOAT16>(low, high);
 }
 
-// gate / (1 + exp(-gate)), with e = exp(-|gate|): 1 / (1 + e) or e / (1 + e) of it
-__device__ __forceinline__ float silu(float gate) {
-  float e = exponential(-fabsf(gate));
-  float share = reciprocal(__fadd_rn(1.f, e));
-  return __fmul_rn(gate, gate < 0.f ? __fmul_rn(e, share) : share);
-}
-
 __device__ __forceinline__ u32 gated(u32 gate, u32 up) {
   float low = __fmul_rn(silu(first(gate)), first(up)), high = __fmul_rn(silu(second(gate)), second(up));
   return rounded_pair<FLOAT16>(low, high);
@@ -105,10 +98,10 @@ __device__ __forceinline__ u32 gated(u32 gate, u32 up) {
 
 // four values to int8: below 128 in size, so the nearest integer is the low byte of the sum
 __device__ __forceinline__ u32 quantized(u32 a, u32 b, float inverse) {
-  u32 q0 = __float_as_uint(__fadd_rn(__fmul_rn(first(a), inverse), EXPONENT_SHIFT));
-  u32 q1 = __float_as_uint(__fadd_rn(__fmul_rn(second(a), inverse), EXPONENT_SHIFT));
-  u32 q2 = __float_as_uint(__fadd_rn(__fmul_rn(first(b), inverse), EXPONENT_SHIFT));
-  u32 q3 = __float_as_uint(__fadd_rn(__fmul_rn(second(b), inverse), EXPONENT_SHIFT));
+  u32 q0 = __float_as_uint(__fadd_rn(__fmul_rn(first(a), inverse), SHIFT));
+  u32 q1 = __float_as_uint(__fadd_rn(__fmul_rn(second(a), inverse), SHIFT));
+  u32 q2 = __float_as_uint(__fadd_rn(__fmul_rn(first(b), inverse), SHIFT));
+  u32 q3 = __float_as_uint(__fadd_rn(__fmul_rn(second(b), inverse), SHIFT));
   return __byte_perm(__byte_perm(q0, q1, 0x0040), __byte_perm(q2, q3, 0x0040), 0x5410);
 }
 
@@ -272,8 +265,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// every reciprocal that `silu` may ask for: out[i] = 1 / (1 + i 2^-23), i in 0..2^23
-extern "C" __global__ void reciprocals(float* out, int count) {
+// every reciprocal that `silu` may ask for, by the power of two: out[i] = 1 / ((1 + i 2^-23) power), i in 0..2^23
+extern "C" __global__ void reciprocals(float* out, int count, float power) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < count) out[i] = reciprocal(__fadd_rn(1.f, __fmul_rn((float)i, 1.1920929e-7f)));
+  if (i < count) out[i] = reciprocal(__fmul_rn(__fadd_rn(1.f, __fmul_rn((float)i, 0x1p-23f)), power));
 }

@@ -5,11 +5,12 @@ from fractions import Fraction
 from math import isqrt
 from typing import Any
 
-from gpu_kernels.exact_exponential import exponential
 from gpu_kernels.exact_rounding import Exact, exact, to_float16, to_float32
 
 Row = list[Exact]
 EPSILON = to_float32(Fraction(1, 10**6))
+LOG2_E = to_float32(Fraction("1.4426950408889634"))
+_LN2 = Fraction("0.693147180559945309417232121458")
 
 
 def rotated(x: Sequence[Any], cosine: Sequence[Any], sine: Sequence[Any]) -> Row:
@@ -89,6 +90,22 @@ def factor(size: int) -> Exact:
     """1 / sqrt(D) with the root rounded first."""
     root = to_float32(Fraction(isqrt(size << 200), 1 << 100))  # the root cut at 100 bits: never a tie
     return to_float32(1 / root)
+
+
+def exponential(x: Exact) -> Exact:
+    """The model's exponential of x <= 0, with all its roundings."""
+    t = to_float32(x * LOG2_E)
+    if t < -126:
+        return Fraction(0)
+    n = round(t)
+    coefficients, power = [], Fraction(1)
+    for i in range(8):
+        coefficients.append(to_float32(power))
+        power = power * _LN2 / (i + 1)
+    p = coefficients.pop()
+    while coefficients:
+        p = to_float32((t - n) * p + coefficients.pop())
+    return p * Fraction(2) ** n
 
 
 def softmax(scores: Row) -> Row:

@@ -19,19 +19,22 @@ The exponential of the original is ex2.approx, its division __fdividef, sine and
 so outside of bit for bit. Here: `exponential`, IEEE division, and sine and cosine as operands.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
 
-from accel.arithmetic import butterfly, fma, fma_float16, to_float16
+from accel.arithmetic import butterfly, float_of32, fma, fma_float16, to_float16
 from accel.formats import kv4
-from gpu_kernels.exponential import exponential
 from gpu_kernels.kv4_attention.operands import Floats, Vectors, angles_of, cache_of, check_shapes, floats_of, tokens_of
 
 THREADS, WARP, PIECE = 256, 32, 8
 EPSILON = np.float32(1e-6)
+LOG2_E = np.float32(1.4426950408889634)
+ORDER = 7
+POWER = np.array([math.log(2) ** i / math.factorial(i) for i in range(ORDER + 1)], np.float32)  # of 2^f, |f| <= 1/2
 
 
 class Step(NamedTuple):
@@ -45,6 +48,20 @@ class Step(NamedTuple):
 def quantize(x: Any) -> Vectors:
     """Vectors of float16 numbers x [..., D] as the kernel stores them: of a number above 15 the low nibble only."""
     return Vectors(*kv4.quantize(x, wrap=True))
+
+
+@njit(cache=True)
+def exponential(x):  # type: ignore[no-untyped-def]
+    """exp of a float32 x <= 0, from t = rn(x log2 e): 2^t within 2^-23.5, relative, as 2^n P(f), 7 fma."""
+    t = np.float32(x * LOG2_E)
+    if not t >= -126:
+        return np.float32(0)  # results below the normal range are flushed
+    n = np.rint(t)
+    f = np.float32(t - n)  # exact
+    p = POWER[ORDER]
+    for i in range(ORDER - 1, -1, -1):
+        p = fma(f, p, POWER[i])
+    return np.float32(p * float_of32(np.int32(n + 127) << np.int32(23)))
 
 
 @njit(cache=True)

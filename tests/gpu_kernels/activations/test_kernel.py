@@ -8,7 +8,7 @@ import pytest
 from gpu_kernels import runtime
 from gpu_kernels.activations import check
 from gpu_kernels.activations.config import MOST, TREE, Shape, choose, macros, shape_for
-from gpu_kernels.exponential import LOG2_E, POWER
+from gpu_kernels.activations.model import FURTHEST, MINUS_LOG2_E, POWER, SHIFT
 
 SOURCE = "activations/kernel.cu"
 
@@ -27,7 +27,8 @@ def test_the_text_has_the_constants_of_the_model():
     text = runtime.source(SOURCE)
     written = re.findall(r"(?:\(f, p, |float p = )([0-9.e-]+)f", text)
     assert [np.float32(number) for number in written] == POWER[::-1].tolist()
-    assert [np.float32(number) for number in re.findall(r"__fmul_rn\(x, ([0-9.]+)f\)", text)] == [LOG2_E]
+    for name, value in (("SHIFT", SHIFT), ("FURTHEST", FURTHEST), ("MINUS_LOG2_E", MINUS_LOG2_E)):
+        assert np.float32(re.search(rf"#define {name} (-?[0-9.]+)f", text)[1]) == value
 
 
 @pytest.mark.parametrize("mode", ["plain", "norm", "gate"])
