@@ -16,6 +16,9 @@
 #define WIDTH (HEADS <= 2 && SLABS >= 4 ? 2 : HEADS <= 4 && SLABS >= 2 ? 4 : 8)
 #define SIDES (8 / WIDTH)
 #define PARTS (WARPS * SIDES)
+#ifndef CHAINS
+#define CHAINS 2  // of matrix products that wait for each other in a dot product
+#endif
 #define TILE_BYTES (SLABS * GROUP_BYTES)
 #define THREADS (WARPS * 32)
 #define STRIDE (SIZE + 4)  // of a head's outputs in shared memory, in floats
@@ -101,8 +104,22 @@ struct Query {
 };
 
 struct Lane {
-  int g, t, side;  // the slab of its columns
+  int g, t, side;         // the slab of its columns
+  u32 key[2], value, meta;  // where it reads in a slab: even and odd slices of key rows, values, scales
 };
+
+// kept in registers: the compiler would work it out again for every tile
+__device__ __forceinline__ u32 opaque(u32 x) {
+  asm("" : "+r"(x));
+  return x;
+}
+
+__device__ __forceinline__ Lane lane_of(int lane) {
+  int g = lane / 4, t = lane % 4, side = 2 * t / WIDTH;
+  u32 key = key_byte(g, t * KEY_WORDS * 4), odd = ROW >= 128 ? key_byte(g, t * KEY_WORDS * 4 + 64) : key;
+  return Lane{g, t, side, {opaque(key), opaque(odd)}, opaque(value_byte(2 * t, g * VALUE_WORDS * 4)),
+              opaque(side * GROUP_BYTES + 32 * ROW + g * 8)};
+}
 
 // of a lane's tokens, rows g and g + 8 of the slab of its side
 struct Scales {
@@ -114,17 +131,23 @@ __device__ __forceinline__ void dots(float (&x)[COLUMNS][4], const u8* slab, con
   u32 low[WORDS], high[WORDS], a[4];
 #pragma unroll
   for (int w = 0; w < WORDS; w += KEY_WORDS) {
-    int byte = (w / KEY_WORDS * 4 + lane.t) * KEY_WORDS * 4;
-    load_words<KEY_WORDS>(low + w, slab + key_byte(lane.g, byte));
-    load_words<KEY_WORDS>(high + w, slab + key_byte(lane.g + 8, byte));
+    const u8* row = slab + lane.key[w / KEY_WORDS % 2] + w / KEY_WORDS / 2 * 128;
+    load_words<KEY_WORDS>(low + w, row);
+    load_words<KEY_WORDS>(high + w, row + 8 * ROW);
   }
+  float part[CHAINS][COLUMNS][4];
 #pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) x[c][0] = x[c][1] = x[c][2] = x[c][3] = 0;
+  for (int i = 0; i < CHAINS * COLUMNS * 4; ++i) part[i / (COLUMNS * 4)][i / 4 % COLUMNS][i % 4] = 0;
 #pragma unroll
   for (int n = 0; n < SIZE / 16; ++n) {
     key_fragment(a, low, high, n);
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) multiply(x[c], a, query.word[c][n][0], query.word[c][n][1]);
+    for (int c = 0; c < COLUMNS; ++c) multiply(part[n % CHAINS][c], a, query.word[c][n][0], query.word[c][n][1]);
+  }
+#pragma unroll
+  for (int c = 0; c < COLUMNS; ++c) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[c][i] = CHAINS == 2 ? part[0][c][i] + part[CHAINS - 1][c][i] : part[0][c][i];
   }
 }
 
@@ -142,14 +165,14 @@ __device__ __forceinline__ void score(float (&x)[COLUMNS][4], Scales& scales, co
       for (int i = 0; i < 4; ++i) x[c][i] = side == 0 || lane.side == side ? dot[c][i] : x[c][i];
     }
   }
-  const u8* own = slabs + lane.side * GROUP_BYTES + 32 * ROW;
+  const u8* own = slabs + lane.meta;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     bool there = FULL || lane.side * 16 + lane.g + 8 * half < valid;
     float scale = factor, bias = 0;
     scales.value[half] = 1, scales.shift[half] = 0;
     if (BITS < 16) {
-      uint2 meta = *(const uint2*)(own + (lane.g + 8 * half) * 8);
+      uint2 meta = *(const uint2*)(own + 64 * half);
       if (!there) meta = make_uint2(0, 0x3C00);
       float2 key = pair_of(meta.x), value = pair_of(meta.y);
       scale = factor * key.x, bias = key.y + KEY_BIAS;
@@ -209,10 +232,9 @@ __device__ __forceinline__ void accumulate(State& state, const u8* slab, const u
 #pragma unroll
   for (int w = 0; w < SPREAD; w += VALUE_WORDS) {
     u32 word[4][VALUE_WORDS], a[4];
-    int byte = (w / VALUE_WORDS * 8 + lane.g) * VALUE_WORDS * 4;
 #pragma unroll
-    for (int token = 0; token < 4; ++token) {
-      load_words<VALUE_WORDS>(word[token], slab + value_byte(2 * lane.t + token % 2 + token / 2 * 8, byte));
+    for (int token = 0; token < 4; ++token) {  // rows 4 and 8 further, see value_row
+      load_words<VALUE_WORDS>(word[token], slab + lane.value + (token % 2 * 4 + token / 2 * 8) * ROW + w / VALUE_WORDS * 128);
     }
 #pragma unroll
     for (int v = 0; v < VALUE_WORDS; ++v) {
@@ -235,8 +257,6 @@ __device__ __forceinline__ void attend_tile(State& state, const u8* tile, const 
   Scales scales[SLABS / SIDES];
   bool over = false;
 #pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) most[c][0] = most[c][1] = LOWEST;
-#pragma unroll
   for (int s = 0; s < SLABS / SIDES; ++s) {
     score<FULL>(x[s], scales[s], tile + s * SIDES * GROUP_BYTES, query, factor, lane, valid - 16 * SIDES * s);
 #pragma unroll
@@ -244,7 +264,11 @@ __device__ __forceinline__ void attend_tile(State& state, const u8* tile, const 
       float size = BITS < 16 ? log_two(scales[s].value[half]) : 0;
 #pragma unroll
       for (int c = 0; c < COLUMNS; ++c) {
-        most[c][0] = fmaxf(most[c][0], x[s][c][2 * half] + size), most[c][1] = fmaxf(most[c][1], x[s][c][2 * half + 1] + size);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          float own = x[s][c][2 * half + h] + size;
+          most[c][h] = s + half == 0 ? own : fmaxf(most[c][h], own);
+        }
       }
     }
   }
@@ -630,7 +654,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     add_new(shared, group_of_new, length % 16, factor, heads, warp, lane);
   }
 
-  const Lane place_of_lane{g, t, 2 * t / WIDTH};
+  const Lane place_of_lane = lane_of(lane);
   State state;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
@@ -641,12 +665,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
       for (int m = 0; m < SIZE / 16; ++m) state.output[c][m][h] = state.output[c][m][h + 2] = 0;
     }
   }
-  int stage = 0;
   u32 parity = 0;
+  u8* data = stages;
+  u32 barrier = shared_address(&shared.barrier[warp][0]), last_barrier = barrier + 8 * (STAGES - 1);
 #pragma unroll 1
   for (int tile = first; tile < end; tile += WARPS) {
-    u8* data = stages + stage * TILE_BYTES;
-    u32 barrier = shared_address(&shared.barrier[warp][stage]);
     if (BULK) {
       barrier_wait(barrier, parity);
     } else {
@@ -667,7 +690,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
       if (next + WARPS < end) ahead = find(from, next + WARPS, lane);
     }
     if (!BULK) copies_commit();
-    if (++stage == STAGES) stage = 0, parity ^= 1;
+    if (barrier == last_barrier) {
+      data = stages, barrier = last_barrier - 8 * (STAGES - 1), parity ^= 1;
+    } else {
+      data += TILE_BYTES, barrier += 8;
+    }
   }
   __syncthreads();  // no warp reads its stages any more
   leave(shared, outputs, state, heads, warp, g, t);
