@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_kernels.decode_layer.config import EPSILON, GROUP, Sizes
+from gpu_kernels.decode_layer.config import EPSILON, GROUP
 from gpu_kernels.decode_layer.operands import CHANNELS, Matrix, Weights, rotation
 
 Tensor = Any
@@ -37,13 +37,12 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class TorchLayer:
-    """One layer with its cache, as `DecodeLayer`; `grouped`: query heads of a kv head as tokens of a longer query."""
+    """One layer with its cache, as `DecodeLayer`."""
 
-    def __init__(self, given: Weights, batch: int, context: int, backend: str = "cudnn", grouped: bool = False) -> None:
+    def __init__(self, given: Weights, batch: int, context: int, backend: str = "cudnn") -> None:
         import torch
 
-        self.sizes, self.batch, self.context = given.sizes, batch, context
-        self.backend, self.grouped = backend, grouped
+        self.sizes, self.batch, self.context, self.backend = given.sizes, batch, context, backend
         self.weights = {name: dense(matrix) for name, matrix in given.matrices.items()}
         self.norms = [torch.from_numpy(norm).to("cuda", torch.bfloat16) for norm in given.norms]
         sizes = given.sizes
@@ -83,9 +82,8 @@ class TorchLayer:
         from torch.nn.functional import scaled_dot_product_attention
 
         keys, values = (part[:, :, : self.context + 1] for part in (self.keys, self.values))
-        shaped = query.unflatten(1, (self.sizes.kv_heads, -1)) if self.grouped else query[:, :, None]
         with sdpa_kernel(getattr(SDPBackend, BACKENDS[self.backend])):
-            return scaled_dot_product_attention(shaped, keys, values, enable_gqa=not self.grouped)
+            return scaled_dot_product_attention(query[:, :, None], keys, values, enable_gqa=True)
 
 
 def compiled(layer: TorchLayer) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -94,8 +92,3 @@ def compiled(layer: TorchLayer) -> Callable[[Tensor, Tensor], tuple[Tensor, Tens
 
     found: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = torch.compile(layer.step, dynamic=False, fullgraph=True)
     return found
-
-
-def least_sizes() -> Sizes:
-    """The smallest layer of which every part is exercised."""
-    return Sizes(256, 8, 2, 64, 512)

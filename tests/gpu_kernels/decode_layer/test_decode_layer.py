@@ -8,7 +8,7 @@ import pytest
 from gpu_kernels.activations.model import quantize
 from gpu_kernels.bench.shapes import Attention
 from gpu_kernels.decode_layer import check
-from gpu_kernels.decode_layer.bench import floor_us
+from gpu_kernels.decode_layer.bench import contenders, floor_us
 from gpu_kernels.decode_layer.config import EPSILON, LLAMA3_8B
 from gpu_kernels.decode_layer.operands import CHANNELS, MOST_BLOCKS, rotation, weights
 from gpu_kernels.decode_layer.reference import STAGES, step
@@ -122,3 +122,11 @@ def test_floor_is_bytes_where_rows_are_few():
     one = floor_us(LLAMA3_8B, Attention(1, 1024), 4e12, 1.8e15)
     assert 28.4 < one < 29
     assert 130 < floor_us(LLAMA3_8B, Attention(256, 1024), 4e12, 1.8e15) < 136  # half of it attention
+
+
+def test_contenders_have_the_names_and_bytes_that_the_bench_goes_by():
+    found = contenders()
+    assert [name for name in found if not name.startswith("torch_")] == ["tilewright"]
+    sizes = {name: one.changing_bytes(Attention(64, 1024)) for name, one in found.items()}
+    assert sizes.pop("tilewright") == LLAMA3_8B.weights // 2 + 2 * 8 * 64 * 1024 * 68
+    assert set(sizes.values()) == {2 * (LLAMA3_8B.weights + 2 * 8 * 64 * 1024 * 128)}
