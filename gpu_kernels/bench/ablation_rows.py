@@ -18,6 +18,7 @@ KINDS = ("w4a8_group", "w4a8_channel")
 
 def rows(limits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One a kind and shape, all twins with the schedule of the whole kernel."""
+    from gpu_kernels.bench.parts import int8_ceiling
     from gpu_kernels.runtime import architecture, multiprocessors
     from gpu_kernels.w4a8_portable import ablations as twins
     from gpu_kernels.w4a8_portable.config import choose
@@ -25,7 +26,8 @@ def rows(limits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for shape in SHAPES:
         for kind in KINDS:
             plan = choose(kind, shape.m, shape.n, shape.k, multiprocessors(), architecture())
-            floor = shape.floor_us(limits["read_bytes_per_s"], limits["mma_per_s"], kind == "w4a8_group")
+            rate = limits.get("mma_per_s", int8_ceiling(limits))
+            floor = shape.floor_us(limits["read_bytes_per_s"], rate, kind == "w4a8_group")
             found = {twin: guarded(partial(_timed, kind, shape, plan, twin)) for twin in twins.twins_of(kind)}
             row = {"name": f"{kind} {shape.name}", "floor_us": floor, "schedule": twins.schedule_row(plan)}
             yield row | {"columns": found}

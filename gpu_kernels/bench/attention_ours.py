@@ -15,7 +15,7 @@ from gpu_kernels.bench.shapes import HEAD_SIZE, HEADS, KV_HEADS, Attention
 from gpu_kernels.bench.timing import Call
 
 PAGE, BANK = 64, 32  # tokens of a page; pages of the bank
-WORST = 5e-3  # of the norm, against float64: scores and probabilities are rounded to float16
+WORST = 1e-2  # of the norm, against float64: scores and probabilities are rounded to float16
 SAMPLE = 4  # sequences compared
 SEED = 2030
 Pages = tuple[Any, Any, Any]

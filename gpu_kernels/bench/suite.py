@@ -9,6 +9,7 @@ from typing import Any
 from gpu_kernels import record, runtime
 from gpu_kernels.bench.contest import guarded
 from gpu_kernels.bench.parts import PARTS, counts, rows_of
+from gpu_kernels.bench.variants import compile_all, wanted
 
 FORMAT = "kernels_bench 1"
 SOURCES = ("bench/ceilings.cu", "bench/timing.py", "bench/shapes.py")
@@ -51,7 +52,7 @@ def run_bench(
         runtime.architecture()
     except RuntimeError as fault:
         raise ValueError(str(fault)) from None
-    begin, total, done = time.time(), sum(counts(part) for part in parts) + ("ceilings" not in parts), 0
+    begin, total, done = time.time(), sum(counts(part) for part in parts) + 1 + ("ceilings" not in parts), 0
     with record.Watch() as watch:
         found: dict[str, Any] = {"format": FORMAT, **record.surroundings(commit)}
         found |= {"sources": record.source_hashes(kernel_sources()), "parts": list(parts), "rows": []}
@@ -68,6 +69,10 @@ def _steps(found: dict[str, Any], parts: Sequence[str], watch: record.Watch) -> 
     """Fill the record, step by step; what each was."""
     from gpu_kernels.bench.ceilings import ceilings
 
+    here = found["architecture"]
+    some = wanted(parts, here, runtime.multiprocessors())
+    found["compiled"] = guarded(lambda: {"variants": compile_all(some, here)})
+    yield "compiled"
     found["ceilings"] = ceilings("ceilings" in parts, watch)
     yield "ceilings"
     rates = [name for name in found["ceilings"] if name.startswith(("read_bytes", "int8_", "mma_"))]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpu_kernels import record, runtime
-from gpu_kernels.bench import contest, parts, recorded, suite, timing
+from gpu_kernels.bench import contest, parts, recorded, suite, timing, variants
 from gpu_kernels.bench import goals as aims
 from gpu_kernels.bench.shapes import Attention, Gemm, attentions, gemms
 from gpu_kernels.bench.tables import markdown, tables
@@ -158,7 +158,10 @@ def no_gpu_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"read_bytes_per_s": READ, "int8_registers_per_s": INT8}
     monkeypatch.setattr(runtime, "architecture", lambda: "sm_90a")
     monkeypatch.setattr(record, "Watch", NoWatch)
-    monkeypatch.setattr(record, "surroundings", lambda commit: {"l2_bytes": 60 << 20, "commit": commit})
+    told = {"l2_bytes": 60 << 20, "architecture": "sm_90a"}
+    monkeypatch.setattr(runtime, "multiprocessors", lambda: 132)
+    monkeypatch.setattr(suite, "compile_all", lambda some, architecture: len(some))
+    monkeypatch.setattr(record, "surroundings", lambda commit: told | {"commit": commit})
     monkeypatch.setattr(ceilings, "ceilings", lambda sustained, watch: dict(limits))
 
 
@@ -177,12 +180,13 @@ def test_a_run_keeps_every_row_that_was_there_before_a_failure(monkeypatch: pyte
         told.append((done, total, text))
 
     found = suite.run_bench(("layer", "ablations"), out, "abc", progress)
-    assert sizes == [0, 1, 2, 3, 4]
+    assert sizes == [0, 0, 1, 2, 3, 4]
     assert [row.get("refused", "") for row in found["rows"]] == [
         "",
         "RuntimeError: an illegal memory access was encountered",
     ] * 2
-    assert told[0] == (1, 5, "ceilings")
+    assert told[:2] == [(1, 6, "compiled"), (2, 6, "ceilings")]
+    assert found["compiled"]["variants"] > 4
     assert [one.name for one in tmp_path.iterdir()] == ["bench.json"]
 
 
@@ -220,3 +224,22 @@ def test_ceilings_compile(architecture: str) -> None:
 def test_the_readme_names_every_part() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in parts.PARTS)
+
+
+def test_variants_are_known_before_they_are_launched() -> None:
+    hopper = variants.wanted(parts.PARTS, "sm_90a", 132)
+    assert len(hopper) == len(set(hopper)) > 50
+    assert {source.partition("/")[0] for source, _ in hopper} == {"w4a8_gemm", "w4a8_portable", "kv4_attention"}
+    assert {source for source, _ in variants.wanted(["gemm"], "sm_80", 108)} == {"w4a8_portable/kernel.cu"}
+    assert variants.wanted(["ceilings", "layer"], "sm_90a", 132) == []
+
+
+@pytest.mark.parametrize("part", variants.PARTS)
+def test_a_variant_of_each_part_compiles(part: str) -> None:
+    pytest.importorskip("cuda.core")
+    assert variants._compile(variants.wanted([part], "sm_90a", 132)[0], "sm_90a")
+
+
+def test_a_variant_that_does_not_compile_is_left_to_its_launch() -> None:
+    assert not variants._compile(("w4a8_gemm/kernel.cu", (("KIND", "none"),)), "sm_90a")
+    assert variants.compile_all([("gone.cu", ())] * variants.FEW, "sm_90a") == 0
