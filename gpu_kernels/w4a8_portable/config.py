@@ -5,13 +5,15 @@ A block computes `channels` x `tokens` outputs; stages of `chunk` inputs go thro
 """
 
 from dataclasses import dataclass, replace
+from math import ceil
+from typing import NamedTuple
 
 from gpu_kernels.w4a8_gemm.config import block_bytes
 
 KINDS = {"w4a8_channel": 0, "w4a8_group": 1, "w8a8": 2}  # the macro KIND of kernel.cu
 TWINS = {"whole": 0, "no_widening": 1, "no_scales": 2, "no_products": 3, "loads_only": 4}  # the macro TWIN
 SHARED_BYTES = {"sm_80": 164 << 10, "sm_86": 100 << 10, "sm_89": 100 << 10, "sm_90a": 228 << 10}  # a multiprocessor's
-RESERVED_BYTES = 1 << 10  # of them for each block (CUDA programming guide, "Compute capabilities")
+RESERVED_BYTES = 1040  # of them for each block: 1 KiB (CUDA programming guide, "Compute capabilities"), a static word
 COUNTERS, PARTIAL_SUMS = 1 << 12, 1 << 24  # int32 of a workspace
 
 
@@ -129,6 +131,7 @@ def macros(kind: str, tile: Tile, float16: bool, twin: str = "whole") -> dict[st
         "STAGES": tile.stages,
         "RESIDENT": tile.resident,
         "FLOAT16": int(float16),
+        "SHARED_BYTES": tile.shared_bytes(kind),
         "TWIN": TWINS[twin],
     }
 
@@ -137,42 +140,56 @@ def choose(kind: str, tokens: int, channels: int, inputs: int, multiprocessors: 
     """The schedule that the operator takes; measured on an H200, see the README.
 
     Up to 256 tokens: the narrowest tile of which all blocks run at once; where K is long, a wider one cut in parts.
+    Beyond: whole tiles, unless a last wave would leave much idle.
     """
     size = tokens, channels
-    for most, *classes in SMALL:
-        if tokens > most:
+    for row in SMALL:
+        if tokens > row.most:
             continue
-        narrow, middle, wide = (tile.fitted(kind, architecture) for tile in classes)
-        if narrow.tiles(*size) <= multiprocessors * narrow.resident and inputs < LONG:
-            return split(narrow, *size, inputs, 1)
-        tiles, slots = middle.tiles(*size), multiprocessors * middle.resident
-        if tiles <= slots:
-            return split(middle, *size, inputs, slots // tiles if inputs >= LONG else 1)
-        return split(wide, *size, inputs, 1)
-    tile = _large(architecture).fitted(kind, architecture)
-    few = tile.tiles(*size) < FEW_WAVES * multiprocessors * tile.resident
-    return even(tile, *size, inputs, multiprocessors) if few else whole(tile, *size, multiprocessors)
+        narrow, middle, wide = (tile.fitted(kind, architecture) for tile in row.tiles)
+        if row.parts * narrow.tiles(*size) <= multiprocessors * narrow.resident and inputs < row.long:
+            return split(narrow, *size, inputs, row.parts)
+        for tile in (middle, wide):
+            tiles, slots = tile.tiles(*size), multiprocessors * tile.resident
+            if tiles <= slots or tile is wide:
+                return split(tile, *size, inputs, max(1, slots // tiles) if inputs >= LONG else 1)
+    tile = _large(kind, architecture).fitted(kind, architecture)
+    waves = tile.tiles(*size) / (multiprocessors * tile.resident)
+    idle = ceil(waves) / waves > MOST_IDLE and waves < FEW_WAVES
+    return even(tile, *size, inputs, multiprocessors) if idle else whole(tile, *size, multiprocessors)
 
 
-def _large(architecture: str) -> Tile:
-    return LARGE if SHARED_BYTES[architecture] >= ROOMY else SMALL[-1][-1]
+def _large(kind: str, architecture: str) -> Tile:
+    if kind == "w8a8":
+        return LARGE_INT8
+    return LARGE if SHARED_BYTES[architecture] >= ROOMY else SMALL[-1].tiles[-1]
 
 
 def tiles_of(kind: str, architecture: str) -> tuple[Tile, ...]:
     """All that `choose` may take."""
-    every = [tile for _, *classes in SMALL for tile in classes] + [_large(architecture)]
+    every = [tile for row in SMALL for tile in row.tiles] + [_large(kind, architecture)]
     return tuple(dict.fromkeys(tile.fitted(kind, architecture) for tile in every))
 
 
-LONG = 8192  # inputs
-FEW_WAVES = 4
+class Row(NamedTuple):
+    """Tiles for up to `most` tokens: narrow, middle, wide. The narrow one is cut into `parts`, for K below `long`."""
+
+    most: int
+    tiles: tuple[Tile, Tile, Tile]
+    parts: int = 1
+    long: int = 8192
+
+
+LONG = 8192  # inputs from which middle and wide tiles are cut
+FEW_WAVES, MOST_IDLE = 4, 1.15  # of a last wave, as a ratio
 ROOMY = 160 << 10  # bytes of shared memory
-SMALL: tuple[tuple[int, Tile, Tile, Tile], ...] = (  # tokens at most; narrow, middle, wide
-    (8, Tile(1, 1, 2, 1, 8, 4, 2), Tile(1, 1, 4, 1, 8, 3, 1), Tile(2, 1, 2, 1, 4, 4, 2)),
-    (16, Tile(1, 1, 2, 2, 8, 3, 2), Tile(1, 1, 4, 2, 8, 3, 1), Tile(4, 1, 1, 2, 1, 8, 4)),
-    (32, Tile(1, 1, 2, 4, 8, 3, 1), Tile(2, 1, 2, 4, 4, 3, 1), Tile(4, 1, 1, 4, 1, 6, 3)),
-    (64, Tile(1, 1, 2, 8, 8, 2, 1), Tile(2, 1, 2, 8, 4, 3, 1), Tile(4, 1, 2, 8, 1, 5, 2)),
-    (128, Tile(1, 1, 2, 16, 4, 2, 1), Tile(2, 1, 2, 16, 4, 2, 1), Tile(4, 1, 2, 16, 1, 4, 2)),
-    (256, Tile(2, 1, 2, 16, 4, 2, 1), Tile(4, 1, 2, 16, 2, 3, 1), Tile(4, 1, 2, 16, 1, 4, 2)),
+SMALL = (
+    Row(8, (Tile(1, 1, 2, 1, 8, 4, 2), Tile(1, 1, 4, 1, 8, 3, 1), Tile(2, 1, 2, 1, 4, 4, 2))),
+    Row(16, (Tile(1, 1, 2, 2, 8, 3, 2), Tile(1, 1, 4, 2, 8, 3, 1), Tile(4, 1, 1, 2, 1, 8, 4))),
+    Row(32, (Tile(1, 1, 2, 4, 8, 3, 1), Tile(2, 1, 2, 4, 4, 3, 1), Tile(4, 1, 1, 4, 1, 6, 3))),
+    Row(64, (Tile(1, 1, 2, 8, 8, 2, 1), Tile(2, 1, 2, 8, 4, 3, 1), Tile(4, 1, 2, 8, 1, 4, 3))),
+    Row(128, (Tile(2, 1, 2, 8, 2, 3, 2), Tile(2, 1, 2, 16, 4, 2, 1), Tile(4, 1, 2, 16, 1, 4, 2)), parts=2),
+    Row(256, (Tile(2, 1, 2, 16, 4, 2, 1), Tile(4, 1, 2, 16, 2, 3, 1), Tile(4, 1, 2, 16, 1, 4, 2)), long=1 << 30),
 )
 LARGE = Tile(8, 1, 2, 16, 1, 5, 1)
+LARGE_INT8 = Tile(2, 2, 4, 8, 1, 3, 2)

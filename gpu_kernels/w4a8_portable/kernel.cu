@@ -6,7 +6,7 @@
 // last adds them up. Sums are integers, so no order of adding shows in the bits.
 //
 // Macros: KIND, CHANNEL_WARPS, TOKEN_WARPS, CHANNEL_BLOCKS, TOKEN_BLOCKS, SLICES, STAGES, RESIDENT (blocks a multiprocessor),
-// FLOAT16 (float16 or bfloat16 results), TWIN (0, or what a timing twin leaves out).
+// FLOAT16 (float16 or bfloat16 results), SHARED_BYTES (dynamic), TWIN (0, or what a timing twin leaves out).
 #include "common/ampere.cuh"
 #include "common/rounded.cuh"
 
@@ -33,6 +33,7 @@ constexpr int FRAGMENT = CHANNEL_BLOCKS * TOKEN_BLOCKS * 4;     // sums a lane
 constexpr int SHARED_SUMS = SLICES > 1 ? CHANNELS * TOKENS * 4 : 0;  // bytes where slices meet
 constexpr int ROW_BYTES = CHANNEL_BLOCKS * 32 + 16;             // a token of a warp, waiting to be written
 constexpr bool RAGGED = KIND != GROUP || SLICES > 1;  // the last chunk may not be full
+static_assert(STAGES * STAGE_BYTES + SHARED_SUMS + WARPS * 8 * ROW_BYTES == SHARED_BYTES, "config.py counts otherwise");
 constexpr int BAND = 8;  // token tiles that are taken together, so that weights are found in the L2
 
 __device__ constexpr int ceiling(int a, int b) { return (a + b - 1) / b; }

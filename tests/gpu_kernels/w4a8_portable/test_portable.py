@@ -4,11 +4,12 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from gpu_kernels import runtime
 from gpu_kernels.bench.shapes import gemms
 from gpu_kernels.w4a8_gemm import packing
-from gpu_kernels.w4a8_portable import ablations, check
+from gpu_kernels.w4a8_portable import ablations, check, op
 from gpu_kernels.w4a8_portable.config import (
     COUNTERS,
     KINDS,
@@ -203,3 +204,31 @@ def test_a_fault_is_found():
     wrong["y"][2, 3] ^= 1
     assert "1 of 4224 differ, first at (2, 3)" in check.fault(case, right, wrong)
     assert "must be" in check.fault(case, right, {"y": right["y"][1:]})
+
+
+# ---- operators without a GPU ----
+def vectors(*sizes):
+    return [torch.ones(size, dtype=torch.float16) for size in sizes]
+
+
+def test_operands_that_do_not_fit_are_refused():
+    x, packed = torch.zeros(2, 128, dtype=torch.int8), torch.zeros(1, 4224, dtype=torch.uint8)
+    a, s = vectors(2, 64)
+    with pytest.raises(
+        ValueError, match=r"w4a8_group: x must be a CUDA matrix \[M, K\] of int8, got torch.int8 \[2, 128\]"
+    ):
+        op.w4a8_group(x, a, packed, s)
+    with pytest.raises(ValueError, match=r"w8a8: x must be a CUDA matrix"):
+        op.w8a8(x.to("meta"), a, packed, s)
+    with pytest.raises(ValueError, match=r"kind must be one of w4a8_channel, w4a8_group, w8a8, got 'w4a4'"):
+        op.portable_gemm(
+            "w4a4", x, packed, s, None, None, a, None, torch.zeros(2, 64), torch.zeros(1, dtype=torch.int32)
+        )
+
+
+def test_a_schedule_beyond_the_workspace_is_refused():
+    plan = split(Tile(4, 1, 2, 16, 1, 4, 2), 4096, 49152, 8192, 64)
+    x, packed = torch.zeros(2, 128, dtype=torch.int8), torch.zeros(1, 4224, dtype=torch.uint8)
+    a, s = vectors(2, 64)
+    with pytest.raises(ValueError, match="the workspace holds 16777216 sums of 4096 tiles"):
+        op.run("w4a8_group", plan, x, packed, s, None, None, a, None, torch.zeros(2, 64), torch.zeros(1))
