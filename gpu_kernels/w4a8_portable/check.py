@@ -46,17 +46,19 @@ class Case:
 KINDS = ("w4a8_channel", "w4a8_group", "w8a8")
 _TAILS = ((1, 64, 128), (3, 192, 384), (9, 64, 1152), (17, 320, 256), (65, 128, 640), (129, 192, 256), (257, 64, 256))
 _DRAWS = ("lowest", "highest", "zero", "wide", "subnormal", "overflow")
-_TILES: tuple[tuple[int, ...], ...] = (
-    (1, 1, 2, 1, 8, 3, 2),
-    (1, 1, 2, 1, 4, 4, 4),
-    (1, 1, 4, 2, 4, 3, 2),
-    (2, 1, 2, 4, 2, 4, 2),
-    (2, 1, 2, 8, 2, 4, 2),
-    (4, 1, 1, 1, 1, 6, 4),
-    (4, 1, 2, 8, 1, 4, 2),
-    (2, 2, 4, 8, 1, 3, 2),
-    (4, 2, 4, 8, 1, 3, 1),
-    (4, 2, 4, 4, 1, 4, 1),
+_TILES: tuple[tuple[str, tuple[int, ...]], ...] = (  # kinds take turns: each is a compilation
+    ("w4a8_group", (1, 1, 2, 1, 8, 4, 2)),
+    ("w4a8_channel", (1, 1, 4, 2, 8, 3, 1)),
+    ("w8a8", (4, 1, 1, 2, 1, 8, 4)),
+    ("w4a8_group", (2, 1, 2, 8, 4, 3, 1)),
+    ("w4a8_channel", (4, 1, 2, 8, 1, 4, 3)),
+    ("w8a8", (2, 2, 4, 8, 1, 3, 2)),
+    ("w4a8_group", (8, 1, 2, 16, 1, 5, 1)),
+    ("w4a8_channel", (4, 1, 2, 16, 1, 4, 2)),
+    ("w8a8", (4, 1, 2, 16, 2, 2, 1)),
+    ("w4a8_group", (4, 1, 2, 16, 2, 3, 1)),
+    ("w4a8_channel", (8, 1, 2, 16, 1, 5, 1)),
+    ("w8a8", (4, 2, 4, 4, 1, 4, 1)),
 )
 
 
@@ -76,11 +78,10 @@ def _cases() -> tuple[Case, ...]:
             for draw in _DRAWS:
                 add(f"{form} {draw}", kind, form=form, draw=draw, tokens=20, bias=draw in ("wide", "subnormal"))
             add(f"{form} bias", kind, form=form, bias=True, tokens=33)
-        for tile in _TILES:
-            for cut, inputs in ((0, 384), (1, 1152), (3, 1152)):
-                name = f"tile {'.'.join(map(str, tile))} cut {cut}"
-                own = {"tile": tile, "cut": cut, "form": "bfloat16", "bias": True}
-                add(name, kind, tokens=140, channels=448, inputs=inputs, **own)
+    for kind, tile in _TILES:
+        for cut, inputs in ((0, 384), (1, 1152), (3, 1152)):
+            name = f"tile {'.'.join(map(str, tile))} cut {cut}"
+            add(name, kind, tokens=140, channels=448, inputs=inputs, bias=cut > 0, tile=tile, cut=cut)
     return tuple(found)
 
 

@@ -182,8 +182,14 @@ def test_cases_are_what_they_say():
     assert not check.operands(by_name["w4a8_group float16 zero"])["group_scale"].any()
     tiny = np.abs(check.operands(by_name["w8a8 bfloat16 subnormal"])["scale"])
     assert tiny.max() < 2.0**-120
-    own = {(case.tile, case.cut) for case in check.CASES}
-    assert {(tile, cut) for tile in check._TILES for cut in (0, 1, 3)} <= own
+    own = {(case.kind, case.tile, case.cut) for case in check.CASES}
+    assert {(kind, tile, cut) for kind, tile in check._TILES for cut in (0, 1, 3)} <= own
+
+
+def test_cases_meet_what_is_chosen_for_many_tokens():
+    own = {(case.kind, case.tile) for case in check.CASES if case.tile}
+    for kind in KINDS:
+        assert (kind, tuple(vars(tiles_of(kind, "sm_90a")[-1]).values())) in own
 
 
 @pytest.mark.parametrize("kind", KINDS)
