@@ -9,7 +9,8 @@ KEY_BIAS = {4: 64, 8: -128, 16: 0}  # what key codes are moved by on the tensor 
 CENTER = {4: 8, 8: 128, 16: 0}  # what value codes are moved by, downwards
 HEADROOM = 8  # log2 of the largest weight when the reference of the exponents is set; 2^15 at most later
 SHARED_BYTES = 227 << 10  # of a multiprocessor of sm_90, 1 KB of it a block's own
-FAR = 16384  # tokens; a cluster of 8 has too few multiprocessors for more
+PORTABLE_BYTES = 99 << 10  # of a block of sm_86 and sm_89
+MOST_SPLITS = 32  # more take longer to add up than they save
 LOG2_E = 1.4426950408889634
 
 
@@ -61,6 +62,15 @@ class Tile:
         """Whether the shared memory of a multiprocessor holds all resident blocks."""
         return self.resident * (self.shared_bytes(size, bits, heads) + 1024) <= SHARED_BYTES
 
+    def fitting(self, size: int, bits: int, heads: int, other: "Tile") -> "Tile":
+        """This tile, or the other where shared memory is too small for it."""
+        return self if self.tokens <= 64 and self.fits(size, bits, heads) else other
+
+    def filled(self, blocks: int, multiprocessors: int) -> float:
+        """Share of the places for blocks that are taken, over the rounds that so many blocks need."""
+        places = self.resident * multiprocessors
+        return blocks / (-(-blocks // places) * places)
+
 
 def macros(
     tile: Tile, size: int, bits: int, heads: int, new: bool, kept: bool, early: bool = False, bulk: bool = True
@@ -97,19 +107,49 @@ def block_heads(group: int, size: int) -> tuple[int, int]:
 
 
 def choose(
-    batch: int, kv_heads: int, group: int, longest: int, size: int, bits: int, multiprocessors: int
+    batch: int,
+    kv_heads: int,
+    group: int,
+    longest: int,
+    size: int,
+    bits: int,
+    multiprocessors: int,
+    early: bool = False,
 ) -> tuple[Tile, int]:
     """Tile and splits of a sequence for a launch, `longest` tokens at most a sequence (measured: README).
 
-    Few heads: a cluster of 8 for each; else about two blocks a multiprocessor, of at least two tiles a warp.
+    The splits, and so the workspace, are the same with and without `early`.
     """
     heads, chunks = block_heads(group, size)
     tile, items = base_tile(size, bits, heads), batch * kv_heads * chunks
-    if 8 * items <= multiprocessors and longest <= FAR:
-        small, wide = (replace(t, resident=1, cluster=8) for t in (tile, replace(tile, stages=2, warps=8)))
-        return wide if longest > 2048 and wide.fits(size, bits, heads) else small, 8
-    splits = min(round(2 * multiprocessors / items), longest // (2 * tile.tokens * tile.warps))
-    return (replace(tile, cluster=2), 2) if splits == 2 else (tile, max(1, splits))
+    if _in_clusters(items, longest, multiprocessors):
+        return _cluster_of_8(tile, longest, early).fitting(size, bits, heads, replace(tile, resident=1, cluster=8)), 8
+    if items > multiprocessors:
+        return _whole(tile, items, size, bits, heads, multiprocessors, early), 1
+    least = 512 if items > 8 else 1024  # tokens of a split
+    splits = max(1, min(round(2 * multiprocessors / items), longest // least, MOST_SPLITS))
+    together = splits == 2 or (splits == 4 and 4 * items <= multiprocessors)
+    return replace(tile, cluster=splits if together else 1), splits
+
+
+def _in_clusters(items: int, longest: int, multiprocessors: int) -> bool:
+    """Whether a cluster of 8 for each of few heads is faster than a workspace."""
+    return 8 * items <= multiprocessors and longest <= (8192 if 16 * items <= multiprocessors else 4096)
+
+
+def _cluster_of_8(tile: Tile, longest: int, early: bool) -> Tile:
+    wide = replace(tile, tokens=2 * tile.tokens if early else tile.tokens, stages=2, warps=8)
+    return replace(wide if longest > 2048 else tile, resident=1, cluster=8)
+
+
+def _whole(tile: Tile, items: int, size: int, bits: int, heads: int, multiprocessors: int, early: bool) -> Tile:
+    """A block a head: of two ways to fill a multiprocessor, the one whose last round of blocks is fuller."""
+    if bits != 4 or size != 128 or heads > 8:
+        return tile
+    fewer = replace(tile, tokens=64, stages=2, resident=3)
+    if items > 2 * multiprocessors and fewer.filled(items, multiprocessors) > tile.filled(items, multiprocessors) + 0.1:
+        return fewer
+    return tile if early else replace(tile, stages=2)
 
 
 def base_tile(size: int, bits: int, heads: int) -> Tile:
@@ -123,6 +163,10 @@ def base_tile(size: int, bits: int, heads: int) -> Tile:
     return tile
 
 
-def portable(tile: Tile) -> Tile:
-    """The same without clusters, for GPUs that have none: its splits meet in the workspace."""
-    return replace(tile, cluster=1)
+def portable(tile: Tile, size: int, bits: int, heads: int) -> Tile:
+    """For GPUs without clusters: splits meet in the workspace, shared memory is what sm_86 gives a block."""
+    for tokens, stages in ((32, 3), (32, 2), (16, 3), (16, 2), (16, 1)):
+        found = Tile(min(tokens, tile.tokens), stages, 4, min(tile.resident, 4 if size <= 128 and heads <= 8 else 2))
+        if found.shared_bytes(size, bits, heads) <= PORTABLE_BYTES:
+            break
+    return found

@@ -16,9 +16,7 @@
 #define WIDTH (HEADS <= 2 && SLABS >= 4 ? 2 : HEADS <= 4 && SLABS >= 2 ? 4 : 8)
 #define SIDES (8 / WIDTH)
 #define PARTS (WARPS * SIDES)
-#ifndef CHAINS
-#define CHAINS 2  // of matrix products that wait for each other in a dot product
-#endif
+#define CHAINS 2  // of matrix products, in a dot product, of which each waits for the one before it
 #define TILE_BYTES (SLABS * GROUP_BYTES)
 #define THREADS (WARPS * 32)
 #define STRIDE (SIZE + 4)  // of a head's outputs in shared memory, in floats
@@ -147,7 +145,7 @@ __device__ __forceinline__ void dots(float (&x)[COLUMNS][4], const u8* slab, con
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) x[c][i] = CHAINS == 2 ? part[0][c][i] + part[CHAINS - 1][c][i] : part[0][c][i];
+    for (int i = 0; i < 4; ++i) x[c][i] = part[0][c][i] + part[1][c][i];
   }
 }
 

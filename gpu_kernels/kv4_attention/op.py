@@ -166,8 +166,8 @@ def _launch(
     require("kv attention", ARCHITECTURES)
     _check("out", out, torch.float16, tuple(query.shape), query.device)
     (batch, heads, size), kv_heads = query.shape, cache.shape[1]
-    tile, splits = choose(batch, kv_heads, heads // kv_heads, longest, size, bits, multiprocessors())
-    tile = tile if clusters() else portable(tile)
+    tile, splits = choose(batch, kv_heads, heads // kv_heads, longest, size, bits, multiprocessors(), early)
+    tile = tile if clusters() else portable(tile, size, bits, block_heads(heads // kv_heads, size)[0])
     needed = workspace_bytes(batch, kv_heads, heads // kv_heads, splits, size)
     if space.dtype != torch.uint8 or space.numel() < needed or space.device != query.device:
         raise ValueError(f"kv attention: space must be {needed} bytes (uint8) on {query.device}, got {space.numel()}")

@@ -8,6 +8,7 @@ from gpu_kernels import runtime
 from gpu_kernels.kv4_attention import exact, folded
 from gpu_kernels.kv4_attention.config import (
     BITS,
+    PORTABLE_BYTES,
     SHARED_BYTES,
     SIZES,
     Tile,
@@ -115,17 +116,37 @@ def test_a_choice_fits_the_multiprocessor_and_the_grid(size, bits):
     for batch, kv_heads, group, longest in SHAPES:
         heads, chunks = block_heads(group, size)
         tile, splits = choose(batch, kv_heads, group, longest, size, bits, 132)
+        early, same = choose(batch, kv_heads, group, longest, size, bits, 132, early=True)
+        assert same == splits
+        assert early.fits(size, bits, heads)
         assert heads * chunks >= group > heads * (chunks - 1)
         assert tile.resident * (tile.shared_bytes(size, bits, heads) + 1024) <= SHARED_BYTES
         assert splits >= 1
         assert splits % tile.cluster == 0
         assert tile.cluster in (1, splits)
-        assert portable(tile).cluster == 1
+        other = portable(early, size, bits, heads)
+        assert other.cluster == 1
+        assert other.shared_bytes(size, bits, heads) <= PORTABLE_BYTES
 
 
 def test_choices_that_were_measured():
-    assert choose(64, 8, 4, 1024, 128, 4, 132) == (Tile(32, 3, 4, 4), 1)
-    assert choose(1, 8, 4, 8192, 128, 4, 132) == (Tile(32, 2, 8, 1, 8), 8)
+    """The fastest of the tiles and splits in the README's run."""
+    for batch, longest, early, best in (
+        (64, 1024, True, (Tile(32, 3, 4, 4), 1)),
+        (64, 1024, False, (Tile(32, 2, 4, 4), 1)),
+        (40, 2048, True, (Tile(64, 2, 4, 3), 1)),
+        (96, 2048, True, (Tile(64, 2, 4, 3), 1)),
+        (32, 2048, True, (Tile(32, 3, 4, 4), 1)),
+        (16, 4096, False, (Tile(32, 3, 4, 4, 2), 2)),
+        (8, 8192, True, (Tile(32, 3, 4, 4), 4)),
+        (4, 8192, True, (Tile(32, 3, 4, 4), 8)),
+        (2, 8192, True, (Tile(32, 3, 4, 4), 16)),
+        (1, 1024, True, (Tile(32, 3, 4, 1, 8), 8)),
+        (1, 8192, True, (Tile(64, 2, 8, 1, 8), 8)),
+        (1, 8192, False, (Tile(32, 2, 8, 1, 8), 8)),
+        (1, 131072, True, (Tile(32, 3, 4, 4), 32)),
+    ):
+        assert choose(batch, 8, 4, longest, 128, 4, 132, early) == best
 
 
 def test_a_workspace_holds_counters_and_parts():
@@ -144,7 +165,8 @@ def test_it_compiles(architecture, bits, kept, new, heads):
     hopper = architecture.startswith("sm_9")
     for batch in (1, 64) if hopper and heads == 4 else (64,):
         tile, _ = choose(batch, 8, heads, 1024, 128, bits, 132)
-        variant = macros(tile if hopper else portable(tile), 128, bits, heads, new, kept, bulk=hopper)
+        fitted = tile if hopper else portable(tile, 128, bits, heads)
+        variant = macros(fitted, 128, bits, heads, new, kept, bulk=hopper)
         assert bytes(runtime.compile_cubin(SOURCE, architecture, variant).code)[:4] == b"\x7fELF"
 
 

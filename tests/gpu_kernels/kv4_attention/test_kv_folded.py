@@ -124,7 +124,7 @@ def test_cases_tell_a_token_too_many_or_a_wrong_head(name):
 
 def test_cases_cover_every_mode_format_and_way():
     assert {(case.mode, case.bits) for case in check.CASES} >= {(m, b) for m in ("decode", "append") for b in BITS}
-    assert {case.tile[4] for case in check.CASES if len(case.tile) > 4} == {2, 8}
+    assert {case.tile[4] for case in check.CASES if len(case.tile) > 4} == {2, 4, 8}
     assert len({case.name for case in check.CASES}) == len(check.CASES) == len({case.seed for case in check.CASES})
 
 
