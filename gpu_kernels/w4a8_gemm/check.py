@@ -51,6 +51,8 @@ def _cases() -> tuple[Case, ...]:
             found.append(Case(f"{kind}_{m}x{n}x{k}", 100 + i, kind, m, n, k, form, i % 2 == 1))
         for extreme in ("lowest", "highest", "opposite", "zero", "denormal"):
             found.append(Case(f"{kind}_{extreme}", 7, kind, 5, 128, 1024, "float16", extreme == "opposite", extreme))
+        if kind != "w4a16":
+            found.append(Case(f"{kind}_long", 13, kind, 2, 256, 24576))
     for kind in ("w4a8_channel", "w4a8_group"):
         for tile in TILES:
             name = f"{kind}_tile_{'_'.join(map(str, tile))}"

@@ -150,7 +150,7 @@ def test_operands_that_do_not_fit_are_told() -> None:
     x, packed = torch.zeros(3, 128, dtype=torch.int8), torch.zeros(2, 4096, dtype=torch.uint8)
     with pytest.raises(ValueError, match="x must be a contiguous CUDA matrix"):
         op._check_matrix("w4a8_channel", x, torch.float16)
-    with pytest.raises(ValueError, match="scale must be float16 or bfloat16, got torch.float32"):
+    with pytest.raises(ValueError, match=r"scale must be float16 or bfloat16, got torch\.float32"):
         op._check_matrix("w4a8_channel", x, torch.float32)
     assert op._outputs("w4a8_channel", x, packed) == 128
     with pytest.raises(ValueError, match="packed must be for K = 128, got 4095 bytes"):
