@@ -20,19 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_kernels.kv4_attention.config import (
-    BITS,
-    LOG2_E,
-    SIZES,
-    Tile,
-    block_heads,
-    choose,
-    counters_bytes,
-    macros,
-    page_bytes,
-    portable,
-    workspace_bytes,
-)
+from gpu_kernels.kv4_attention import config
+from gpu_kernels.kv4_attention.config import BITS, LOG2_E, SIZES, Tile, block_heads, page_bytes, workspace_bytes
 from gpu_kernels.runtime import ARCHITECTURES, architecture, launch, load, multiprocessors, require
 
 SOURCE = "kv4_attention/kernel.cu"
@@ -48,7 +37,7 @@ def new_cache(pages: int, kv_heads: int, size: int, bits: int, device: Any) -> T
 def workspace(batch: int, heads: int, kv_heads: int, size: int, bits: int, longest: int, device: Any) -> Tensor:
     """uint8 zeros for `decode` and `attend` of these shapes; kernels leave its counters zero."""
     group = heads // kv_heads
-    _, splits = choose(batch, kv_heads, group, longest, size, bits, multiprocessors())
+    _, splits = config.choose(batch, kv_heads, group, longest, size, bits, multiprocessors())
     return torch.zeros(workspace_bytes(batch, kv_heads, group, splits, size), dtype=torch.uint8, device=device)
 
 
@@ -79,9 +68,9 @@ def run(
     own, chunks = block_heads(group, size)
     shared = tile.shared_bytes(size, bits, own)
     bulk = clusters()
-    variant = macros(tile, size, bits, own, new is not None, kept is not None, early, bulk) | (extra or {})
+    variant = config.macros(tile, size, bits, own, new is not None, kept is not None, early, bulk) | (extra or {})
     kernel = load(SOURCE, "attend", variant, shared)
-    parts = ctypes.c_void_p(space.data_ptr() + counters_bytes(batch * kv_heads * chunks))
+    parts = ctypes.c_void_p(space.data_ptr() + config.counters_bytes(batch * kv_heads * chunks))
     rows = query.stride(0), new[0].stride(0) if new else 0
     numbers = [ctypes.c_int(n) for n in (table.shape[1], kept[0].shape[2] if kept else 0, kv_heads, group, *rows)]
     pointers = (*(new or (_NONE,) * 4), cache, table, lengths, *(kept or (_NONE, _NONE)), out, space, parts)
@@ -166,8 +155,8 @@ def _launch(
     require("kv attention", ARCHITECTURES)
     _check("out", out, torch.float16, tuple(query.shape), query.device)
     (batch, heads, size), kv_heads = query.shape, cache.shape[1]
-    tile, splits = choose(batch, kv_heads, heads // kv_heads, longest, size, bits, multiprocessors(), early)
-    tile = tile if clusters() else portable(tile, size, bits, block_heads(heads // kv_heads, size)[0])
+    tile, splits = config.choose(batch, kv_heads, heads // kv_heads, longest, size, bits, multiprocessors(), early)
+    tile = tile if clusters() else config.portable(tile, size, bits, block_heads(heads // kv_heads, size)[0])
     needed = workspace_bytes(batch, kv_heads, heads // kv_heads, splits, size)
     if space.dtype != torch.uint8 or space.numel() < needed or space.device != query.device:
         raise ValueError(f"kv attention: space must be {needed} bytes (uint8) on {query.device}, got {space.numel()}")
@@ -267,7 +256,7 @@ def _append(
 ) -> None:
     tokens, kv_heads, size = key.shape
     turn = cosine is not None
-    variant = macros(Tile(16, 1, 4, 1), size, bits, 1, turn, False, bulk=False) | {"ROTATED": int(turn)}
+    variant = config.macros(Tile(16, 1, 4, 1), size, bits, 1, turn, False, bulk=False) | {"ROTATED": int(turn)}
     numbers = [ctypes.c_int(n) for n in (tokens, table.shape[1], kv_heads)]
     angles = (cosine, sine) if turn else (_NONE, _NONE)
     kernel = load(SOURCE, "append", variant)

@@ -80,7 +80,7 @@ def test_int8_weights_come_back() -> None:
 
 
 def lane_of(n: int, k: int) -> tuple[int, int, int, int]:
-    """(thread, half of the rows, half of 32 inputs, byte) that holds A[n][k]: PTX ISA, wgmma fragments of 8-bit types."""
+    """(thread, half of the rows, half of 32 inputs, byte) of A[n][k]: PTX ISA, fragments of wgmma for 8-bit types."""
     warp, row = divmod(n % 64, 16)
     half, g = divmod(row, 8)
     part, column = divmod(k % 32, 16)
