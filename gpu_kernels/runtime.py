@@ -115,10 +115,11 @@ def load(name: str, symbol: str, macros: Mapping[str, object] | None = None, sha
 
 
 def _load(name: str, symbol: str, macros: Mapping[str, object] | None, shared_bytes: int) -> Any:
+    import torch
     from cuda.bindings import driver
     from cuda.core import Device
 
-    device = Device()
+    device = Device(torch.cuda.current_device())
     device.set_current()  # torch's primary context
     kernel = compile_cubin(name, architecture(), macros).get_kernel(symbol)
     if shared_bytes > _DEFAULT_SHARED_BYTES:
