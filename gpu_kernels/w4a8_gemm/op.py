@@ -23,6 +23,7 @@ SOURCE = "w4a8_gemm/kernel.cu"
 ARCHITECTURES = ("sm_90a",)
 VECTORS = ("scale", "scaled_zero", "bias", "token_scale", "token_sum")  # in the order of the kernel's arguments
 _FORMS = (torch.float16, torch.bfloat16)
+_MOST_INPUTS = {"w4a8_channel": 1118481, "w4a8_group": 131071, "w8a8": 131071}  # int32 holds any sum up to there
 
 
 def pack_channel(codes: Any) -> torch.Tensor:
@@ -98,6 +99,9 @@ def _check_matrix(kind: str, x: torch.Tensor, form: torch.dtype) -> None:
     if x.shape[0] == 0 or x.shape[1] == 0 or x.shape[1] % step or x.data_ptr() % 16:
         rule = f"M >= 1, K a multiple of {step} and an address that is a multiple of 16"
         raise ValueError(f"{kind}: x must have {rule}, got {tuple(x.shape)} at {x.data_ptr():#x}")
+    most = _MOST_INPUTS.get(kind, x.shape[1])
+    if x.shape[1] > most:
+        raise ValueError(f"{kind}: K must be at most {most}, so that int32 holds any sum, got {x.shape[1]}")
 
 
 def _outputs(kind: str, x: torch.Tensor, packed: torch.Tensor) -> int:
