@@ -13,13 +13,15 @@ from gpu_kernels.bench.tables import markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, 3 where a case is wrong, 2 for a mistake."""
+    """Exit status 0, 3 where a case is wrong, 2 for a mistake or a package that is missing."""
     given = _parser().parse_args(arguments)
     try:
         return int(given.run(given))
-    except ValueError as mistake:
+    except ModuleNotFoundError as missing:
+        print(f"this needs {missing.name}: pip install '.[gpu]'", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError) as mistake:
         print(mistake, file=sys.stderr)
-        return 2
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:

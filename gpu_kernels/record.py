@@ -165,4 +165,15 @@ def read(file: Path, *formats: str) -> dict[str, Any]:
     found = record.get("format") if isinstance(record, dict) else None
     if found not in formats:
         raise ValueError(f"{file}: must be a record of format {' or '.join(formats)}, got {found!r}")
+    _check_shape(file, record)
     return record
+
+
+def _check_shape(file: Path, record: dict[str, Any]) -> None:
+    """ValueError for what a record of any format has and this one lacks: a file that was cut and mended by hand."""
+    rows = record.get("rows", [])
+    if not isinstance(rows, list):
+        raise ValueError(f"{file}: rows: must be a list, got {type(rows).__name__}")
+    for place, row in enumerate(rows):
+        if not isinstance(row, dict) or not ({"part", "name"} <= set(row) or {"kernel", "case"} <= set(row)):
+            raise ValueError(f"{file}: rows: number {place}: must have part and name, or kernel and case")

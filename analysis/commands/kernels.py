@@ -131,7 +131,7 @@ def put_record(found: Mapping[str, Any], as_json: bool) -> None:
             put_table(title, head, rows)
     else:
         put_table("Run", ["", ""], [[name, str(found[name])] for name in ("device", "driver", "date", "commit")])
-        put_check(found["rows"])
+        put_check(found.get("rows", []))
 
 
 def _ready(out: Path | None) -> None:

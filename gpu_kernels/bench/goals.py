@@ -100,7 +100,7 @@ def peer_named(name: str) -> Callable[[Row], float | None]:
 
 def part(record: Row, name: str) -> list[Row]:
     """Rows of a part that have columns."""
-    return [row for row in record["rows"] if row["part"] == name and row["columns"]]
+    return [row for row in record.get("rows", []) if row.get("part") == name and row["columns"]]
 
 
 def goals(record: Row) -> list[Goal]:

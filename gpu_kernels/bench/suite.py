@@ -55,7 +55,7 @@ def run_bench(
     begin, total, done = time.time(), sum(counts(part) for part in parts) + 1 + ("ceilings" not in parts), 0
     with record.Watch() as watch:
         found: dict[str, Any] = {"format": FORMAT, **record.surroundings(commit)}
-        found |= {"sources": record.source_hashes(kernel_sources()), "parts": list(parts), "rows": []}
+        found |= {"sources": record.source_hashes(kernel_sources()), "parts": list(parts), "ceilings": {}, "rows": []}
         for text in _steps(found, parts, watch):
             done += 1
             found |= {"seconds": round(time.time() - begin, 1), "state": watch.since(begin)}

@@ -51,14 +51,25 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
         found.append(attention_times(rows))
     found += [plain(name, rows) for name in ("layer", "activations", "ablations") if (rows := part(record, name))]
     refused = refusals(record)
-    return [*found, goal_table(goals(record)), *([refused] if refused[2] else [])]
+    late = unfinished(record)
+    return [*found, goal_table(goals(record)), *(one for one in (refused, late) if one[2])]
+
+
+def unfinished(record: Mapping[str, Any]) -> Table:
+    """Parts that an interrupted run did not come to, or to whose end it did not come."""
+    ended = record.get("seconds_by_part", {})
+    rows = []
+    for name in (name for name in record.get("parts", ()) if name not in ended and name != "ceilings"):
+        count = len(part(record, name))
+        rows.append([name, f"interrupted after {count} rows" if count else "not run"])
+    return "Interrupted", ["part", ""], rows
 
 
 def surroundings(record: Mapping[str, Any]) -> Table:
     """Device, versions, date; clocks and power over the run."""
     names = ("device", "driver", "cuda", "nvrtc", "date", "commit", "seconds")
     rows = [[name, str(record.get(name))] for name in names]
-    rows.append(["torch", record["packages"]["torch"]])
+    rows.append(["torch", str(record.get("packages", {}).get("torch"))])
     for name, one in record.get("state", {}).items():
         rows.append([name, f"{one['median']:g} ({one['least']:g} to {one['most']:g})"])
     return "Run; clocks (MHz), power (W), temperature: median (least to most)", ["", ""], rows
@@ -67,11 +78,11 @@ def surroundings(record: Mapping[str, Any]) -> Table:
 def ceilings(record: Mapping[str, Any]) -> Table:
     """Rates in TB/s and TOPS (of floats: TFLOP/s)."""
     rows = []
-    for name, value in record["ceilings"].items():
+    for name, value in record.get("ceilings", {}).items():
         unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
         if unit and isinstance(value, int | float):
             rows.append([name, f"{value / unit[0]:.4g} {unit[1]}"])
-    sustained = record["ceilings"].get("int8_sustained", {}).get("state", {})
+    sustained = record.get("ceilings", {}).get("int8_sustained", {}).get("state", {})
     for name in ("clocks.sm", "power.draw"):
         if name in sustained:
             rows.append([f"sustained: {name}", f"{sustained[name]['median']:g}"])
@@ -188,8 +199,8 @@ def goal_table(found: Sequence[Goal]) -> Table:
 def refusals(record: Mapping[str, Any]) -> Table:
     """What could not be measured, and why; equal reasons of one column in one row."""
     found: dict[tuple[str, str], list[str]] = {("ceilings " + name, why): [] for name, why
-                                               in record["ceilings"].get("refused", {}).items()}  # fmt: skip
-    for row in record["rows"]:
+                                               in record.get("ceilings", {}).get("refused", {}).items()}  # fmt: skip
+    for row in record.get("rows", []):
         if "refused" in row:
             found.setdefault((row["part"], row["refused"]), []).append(row["name"])
         for name, one in row["columns"].items():

@@ -1,5 +1,6 @@
 """The frame around every kernel's numerics, with a kernel that is none: what is recorded, and what the replay finds."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,3 +201,11 @@ def test_the_module_checks(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "2 cases, 0 wrong" in shown
     assert "fake one: double differs" in shown
     assert record.read(tmp_path / "check.json", checks.FORMAT)["commit"] == "abc"
+
+
+@pytest.mark.parametrize("rows", ["none", [1], [{}], [{"part": "gemm"}]])
+def test_a_record_with_other_rows_is_refused(tmp_path: Path, rows: Any) -> None:
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps({"format": "kernels_bench 1", "rows": rows}), encoding="utf-8")
+    with pytest.raises(ValueError, match="rows: "):
+        record.read(file, "kernels_bench 1")

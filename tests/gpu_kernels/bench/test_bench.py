@@ -243,3 +243,12 @@ def test_a_variant_of_each_part_compiles(part: str) -> None:
 def test_a_variant_that_does_not_compile_is_left_to_its_launch() -> None:
     assert not variants._compile(("w4a8_gemm/kernel.cu", (("KIND", "none"),)), "sm_90a")
     assert variants.compile_all([("gone.cu", ())] * variants.FEW, "sm_90a") == 0
+
+
+def test_an_interrupted_run_says_what_it_lacks() -> None:
+    from gpu_kernels.bench.tables import tables, unfinished
+
+    begun = {"format": "kernels_bench 1", "parts": ["ceilings", "gemm", "layer"], "rows": []}
+    assert unfinished(begun)[2] == [["gemm", "not run"], ["layer", "not run"]]
+    assert tables(begun)[-1][0] == "Interrupted"  # before the ceilings are there
+    assert unfinished(begun | {"seconds_by_part": {"gemm": 1.0, "layer": 1.0}})[2] == []
