@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent
 OPTIONS = {"std": "c++17"}
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a")  # what our kernels are written for
 _INCLUDE = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
+_ELF = b"\x7fELF"  # what a cubin begins with; a damaged one in the cache is made again
 _DEFAULT_SHARED_BYTES = 48 << 10  # more has to be asked for (CUDA C++ programming guide, shared memory)
 
 
@@ -66,11 +67,14 @@ def compile_cubin(name: str, architecture: str, macros: Mapping[str, object] | N
     defines = [(key, str(value)) for key, value in sorted((macros or {}).items())]
     options = ProgramOptions(arch=architecture, name=name.replace("/", "-"), define_macro=defines or None, **OPTIONS)
     key = make_program_cache_key(code=code, code_type="c++", options=options, target_type="cubin")
-    with FileStreamProgramCache(cubin_folder()) as kept:
-        found = kept.get(key)
-        if found is None:
-            found = bytes(Program(code, "c++", options).compile("cubin").code)
-            kept[key] = found
+    try:
+        with FileStreamProgramCache(cubin_folder()) as kept:
+            found = kept.get(key)
+            if found is None or not found.startswith(_ELF):
+                found = bytes(Program(code, "c++", options).compile("cubin").code)
+                kept[key] = found
+    except OSError:  # a folder that cannot be written costs time, nothing else
+        found = bytes(Program(code, "c++", options).compile("cubin").code)
     return ObjectCode.from_cubin(found, name=name)
 
 
@@ -91,6 +95,15 @@ def require(kind: str, architectures: tuple[str, ...]) -> str:
     if found not in architectures:
         raise RuntimeError(f"{kind}: written for {', '.join(architectures)}, this GPU is {found}")
     return found
+
+
+def check_device(where: str, tensor: Any) -> None:
+    """ValueError unless the tensor is on torch's current GPU: that is where kernels are launched."""
+    import torch
+
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        here = torch.cuda.current_device()
+        raise ValueError(f"{where}: tensors must be on the current device cuda:{here}, got {tensor.device}")
 
 
 @cache

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from gpu_kernels.activations.config import MOST, PIECE, Shape, choose, macros
-from gpu_kernels.runtime import ARCHITECTURES, launch, load, multiprocessors, require
+from gpu_kernels.runtime import ARCHITECTURES, check_device, launch, load, multiprocessors, require
 
 SOURCE = "activations/kernel.cu"
+_WIDE = {"codes": 8, "weight": 16, "residual": 16}  # bytes that a thread takes at once
 _FORMS = (torch.float16, torch.bfloat16)
 
 
@@ -73,9 +74,10 @@ def _checked(mode: str, x: Tensor) -> tuple[int, int]:
 
 def _check_like(where: str, found: Tensor, form: torch.dtype, size: tuple[int, ...], x: Tensor) -> None:
     fits = found.dtype == form and tuple(found.shape) == size and found.is_contiguous() and found.device == x.device
-    if not fits:
-        got = f"{found.dtype} {tuple(found.shape)} on {found.device}"
-        raise ValueError(f"activations: {where} must be contiguous {form} {list(size)} on {x.device}, got {got}")
+    if not fits or (where in _WIDE and found.data_ptr() % _WIDE[where]):
+        got = f"{found.dtype} {tuple(found.shape)} on {found.device} at {found.data_ptr():#x}"
+        rule = f"{form} {list(size)} on {x.device}, aligned to {_WIDE.get(where, 2)} bytes"
+        raise ValueError(f"activations: {where} must be contiguous {rule}, got {got}")
 
 
 @torch.library.custom_op("tilewright::quantize_activations", mutates_args=("residual", "codes", "scale", "sums"))
@@ -90,7 +92,12 @@ def quantize_activations(
     sums: Tensor | None,
 ) -> None:
     """All of them, in one schema; nothing is allocated."""
+    check_device("activations", x)
     size = tokens, channels = _checked(mode, x)
+    if x.data_ptr() % 16:  # read 16 bytes at a time
+        raise ValueError(f"activations, {mode}: x must lie at a multiple of 16, got address {x.data_ptr():#x}")
+    if mode == "norm" and weight is None:
+        raise ValueError("activations, norm: needs weight, got None")
     _check_like("codes", codes, torch.int8, size, x)
     for name, one, extent in (("scale", scale, tokens), ("sums", sums, tokens), ("weight", weight, channels)):
         if one is not None:

@@ -10,8 +10,8 @@ query, out [B, query heads, D] float16; key, value [B, kv heads, D] float16; que
 matrix, as a projection gives them (rows lie apart); cosine, sine [B, D / 2] float32; cache uint8 [pages, kv heads, page
 bytes]; table int32 [B, pages of a sequence]; lengths int32 [B], tokens in the cache before this step: the new token
 becomes number `lengths`. `longest` bounds the lengths: it decides the splits. A workspace serves
-launches that follow one another. `early`: the kernel launched just before this one writes neither cache nor table nor
-lengths, so that they may be read before it has ended.
+launches that follow one another. `early`: no kernel of ours since the last one that is not
+ours writes cache, table or lengths (README), so that they may be read before the kernel in front has ended.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gpu_kernels.kv4_attention import config
 from gpu_kernels.kv4_attention.config import BITS, LOG2_E, SIZES, Tile, block_heads, page_bytes, workspace_bytes
-from gpu_kernels.runtime import ARCHITECTURES, architecture, launch, load, multiprocessors, require
+from gpu_kernels.runtime import ARCHITECTURES, architecture, check_device, launch, load, multiprocessors, require
 
 SOURCE = "kv4_attention/kernel.cu"
 _NONE = ctypes.c_void_p(0)
@@ -36,6 +36,9 @@ def new_cache(pages: int, kv_heads: int, size: int, bits: int, device: Any) -> T
 
 def workspace(batch: int, heads: int, kv_heads: int, size: int, bits: int, longest: int, device: Any) -> Tensor:
     """uint8 zeros for `decode` and `attend` of these shapes; kernels leave its counters zero."""
+    _check_format(size, bits)
+    if kv_heads < 1 or heads < 1 or heads % kv_heads:
+        raise ValueError(f"kv attention: query heads must be a multiple of kv heads, got {heads} and {kv_heads}")
     group = heads // kv_heads
     _, splits = config.choose(batch, kv_heads, group, longest, size, bits, multiprocessors())
     return torch.zeros(workspace_bytes(batch, kv_heads, group, splits, size), dtype=torch.uint8, device=device)
@@ -153,6 +156,11 @@ def _launch(
 ) -> None:
     check_operands(query, new, cache, table, lengths, kept, longest, bits)
     require("kv attention", ARCHITECTURES)
+    check_device("kv attention", query)
+    for name, one, bytes_ in (("cache", cache, 16), ("out", out, 8), ("space", space, 16)):
+        if one.data_ptr() % bytes_ or not one.is_contiguous():
+            rule = f"contiguous, at a multiple of {bytes_}"
+            raise ValueError(f"kv attention: {name} must be {rule}, got address {one.data_ptr():#x}")
     _check("out", out, torch.float16, tuple(query.shape), query.device)
     (batch, heads, size), kv_heads = query.shape, cache.shape[1]
     tile, splits = config.choose(batch, kv_heads, heads // kv_heads, longest, size, bits, multiprocessors(), early)
@@ -181,6 +189,10 @@ def _attention(
     out: Tensor,
     space: Tensor,
 ) -> None:
+    if len({part is None for part in (key, value, cosine, sine)}) > 1:
+        raise ValueError("kv attention: key, value, cosine and sine come together or not at all")
+    if (kept is None) != (counts is None):
+        raise ValueError("kv attention: positions of kept tokens and their counts come together or not at all")
     listed = None if kept is None or counts is None else (kept, counts)
     new = None if key is None or value is None or cosine is None or sine is None else (key, value, cosine, sine)
     _launch(query, new, cache, table, lengths, listed, longest, bits, early, out, space)
@@ -254,6 +266,8 @@ def _append(
     cache: Tensor,
     bits: int,
 ) -> None:
+    if (cosine is None) != (sine is None):
+        raise ValueError("kv attention: cosine and sine come together or not at all")
     tokens, kv_heads, size = key.shape
     turn = cosine is not None
     variant = config.macros(Tile(16, 1, 4, 1), size, bits, 1, turn, False, bulk=False) | {"ROTATED": int(turn)}

@@ -15,15 +15,21 @@ from typing import Any
 
 import torch
 
-from gpu_kernels.runtime import launch, load, multiprocessors, require, tensor_map
+from gpu_kernels.runtime import check_device, launch, load, multiprocessors, require, tensor_map
 from gpu_kernels.w4a8_gemm import packing
 from gpu_kernels.w4a8_gemm.config import CHUNK, Tile, choose, macros, packed_bytes, unit
 
 SOURCE = "w4a8_gemm/kernel.cu"
 ARCHITECTURES = ("sm_90a",)
+NEEDED = {  # beside the bias, which may be missing
+    "w4a8_channel": ("scale", "scaled_zero", "token_scale", "token_sum"),
+    "w4a8_group": ("scale", "token_scale"),
+    "w8a8": ("scale", "token_scale"),
+    "w4a16": (),
+}
 VECTORS = ("scale", "scaled_zero", "bias", "token_scale", "token_sum")  # in the order of the kernel's arguments
 _FORMS = (torch.float16, torch.bfloat16)
-_MOST_INPUTS = {"w4a8_channel": 1118481, "w4a8_group": 131071, "w8a8": 131071}  # int32 holds any sum up to there
+MOST_INPUTS = {"w4a8_channel": 1118481, "w4a8_group": 131071, "w8a8": 131071}  # int32 holds any sum up to there
 
 
 def pack_channel(codes: Any) -> torch.Tensor:
@@ -99,7 +105,7 @@ def _check_matrix(kind: str, x: torch.Tensor, form: torch.dtype) -> None:
     if x.shape[0] == 0 or x.shape[1] == 0 or x.shape[1] % step or x.data_ptr() % 16:
         rule = f"M >= 1, K a multiple of {step} and an address that is a multiple of 16"
         raise ValueError(f"{kind}: x must have {rule}, got {tuple(x.shape)} at {x.data_ptr():#x}")
-    most = _MOST_INPUTS.get(kind, x.shape[1])
+    most = MOST_INPUTS.get(kind, x.shape[1])
     if x.shape[1] > most:
         raise ValueError(f"{kind}: K must be at most {most}, so that int32 holds any sum, got {x.shape[1]}")
 
@@ -140,10 +146,14 @@ def hopper_gemm(
     out: torch.Tensor,
 ) -> None:
     """Any kind of `config.KINDS` into `out`; RuntimeError for another GPU, ValueError for operands that do not fit."""
+    if kind not in NEEDED:
+        raise ValueError(f"hopper_gemm: kind must be one of {', '.join(NEEDED)}, got {kind!r}")
     require(kind, ARCHITECTURES)
+    check_device(kind, x)
     _check_matrix(kind, x, out.dtype)
     outputs = _outputs(kind, x, packed)
     vectors = dict(zip(VECTORS, (scale, scaled_zero, bias, token_scale, token_sum), strict=True))
+    check_needed(kind, vectors)
     for name, vector in vectors.items():
         if vector is not None:
             _check_vector(kind, name, vector, x.shape[0] if name.startswith("token") else outputs, out.dtype, x)
@@ -157,6 +167,13 @@ def hopper_gemm(
 @hopper_gemm.register_fake
 def _(*_: object) -> None:
     """What it writes has been made by the caller."""
+
+
+def check_needed(kind: str, vectors: Mapping[str, torch.Tensor | None]) -> None:
+    """ValueError where a vector that this kind reads is missing: the kernel would follow a null pointer."""
+    for name in NEEDED[kind]:
+        if vectors.get(name) is None:
+            raise ValueError(f"{kind}: needs {name}, got None")
 
 
 def _gemm(

@@ -14,9 +14,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gpu_kernels.runtime import ARCHITECTURES, launch, load, multiprocessors, require
+from gpu_kernels.runtime import ARCHITECTURES, check_device, launch, load, multiprocessors, require
 from gpu_kernels.w4a8_gemm.config import packed_bytes
-from gpu_kernels.w4a8_gemm.op import pack_channel, pack_group, pack_int8
+from gpu_kernels.w4a8_gemm.op import MOST_INPUTS, check_needed, pack_channel, pack_group, pack_int8
 from gpu_kernels.w4a8_portable.config import COUNTERS, KINDS, PARTIAL_SUMS, Schedule, choose, macros
 
 __all__ = [
@@ -39,11 +39,16 @@ def new_workspace(device: torch.device) -> Tensor:
     return torch.zeros(COUNTERS + PARTIAL_SUMS, dtype=torch.int32, device=device)
 
 
-@lru_cache(maxsize=8)
+@torch.compiler.disable
 def workspace(device: int) -> Tensor:
-    """What operators take where none is given. RuntimeError within a capture, unless it has been made before."""
+    """What operators take where none is given: one for each stream, and in a capture one of the graph's own."""
     if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("w4a8_portable: call once before a CUDA graph is captured: the workspace is made then")
+        return new_workspace(torch.device("cuda", device))  # its zeroing is captured too
+    return _kept(device, torch.cuda.current_stream(device).cuda_stream)
+
+
+@lru_cache(maxsize=8)
+def _kept(device: int, stream: int) -> Tensor:
     return new_workspace(torch.device("cuda", device))
 
 
@@ -88,6 +93,8 @@ def _size(kind: str, x: Tensor, packed: Tensor) -> tuple[int, int, int]:
     step = 128 if kind == "w4a8_group" else 64
     if x.shape[0] == 0 or x.shape[1] == 0 or x.shape[1] % step:
         raise ValueError(f"{kind}: x must have M >= 1 and K a multiple of {step}, got {list(x.shape)}")
+    if x.shape[1] > (most := MOST_INPUTS[kind]):
+        raise ValueError(f"{kind}: K must be at most {most}, so that int32 holds any sum, got {x.shape[1]}")
     if packed.ndim != 2:
         raise ValueError(f"{kind}: packed must be a matrix, as pack_* gives, got {list(packed.shape)}")
     outputs = packed.shape[0] * 64
@@ -113,8 +120,10 @@ def portable_gemm(
     """All kinds in one schema; nothing is allocated. Raises ValueError for operands that do not fit."""
     if kind not in KINDS:
         raise ValueError(f"portable_gemm: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    architecture = require(kind, ARCHITECTURES)
+    check_needed(kind, {"scale": scale, "scaled_zero": scaled_zero, "token_scale": token_scale, "token_sum": token_sum})
     tokens, outputs, inputs = _size(kind, x, packed)
+    check_device(kind, x)
+    architecture = require(kind, ARCHITECTURES)
     if scale.dtype not in _FORMS:
         raise ValueError(f"{kind}: scale must be float16 or bfloat16, got {scale.dtype}")
     for name, one, extent in (
@@ -145,10 +154,10 @@ def _called(
     space: Tensor | None,
 ) -> Tensor:
     if out is None:
-        tokens, outputs, _ = _size(kind, x, packed)
-        out = torch.empty(tokens, outputs, dtype=scale.dtype, device=x.device)
-    given = workspace(x.device.index) if space is None else space
-    portable_gemm(kind, x, packed, scale, scaled_zero, bias, token_scale, token_sum, out, given)
+        out = x.new_empty((x.shape[0], packed.shape[0] * 64), dtype=scale.dtype)
+    if space is None:  # elsewhere the operator says what is wrong
+        space = workspace(x.device.index) if x.is_cuda else x.new_empty(0, dtype=torch.int32)
+    portable_gemm(kind, x, packed, scale, scaled_zero, bias, token_scale, token_sum, out, space)
     return out
 
 

@@ -180,3 +180,36 @@ def test_cases_cover_every_wide_tile_and_tail() -> None:
 @pytest.mark.parametrize("case", [case for case in check.CASES if case.extreme], ids=lambda case: str(case.name))
 def test_extreme_operands_give_finite_outputs(case: check.Case) -> None:
     assert np.isfinite(check.expected(case)["y"]).all()
+
+
+def test_a_missing_vector_is_told() -> None:
+    pytest.importorskip("torch")
+    from gpu_kernels.w4a8_gemm import op
+
+    with pytest.raises(ValueError, match="w4a8_channel: needs scaled_zero, got None"):
+        op.check_needed("w4a8_channel", {"scale": np.ones(1)})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="kind must be one of"):
+        op.hopper_gemm("w4", *[op.torch.zeros(1)] * 8)
+
+
+def test_one_wrong_output_of_w4a16_is_seen() -> None:
+    case = next(case for case in check.CASES if case.name == "w4a16_700x640x256")
+    wanted = check.expected(case)
+    off = {"y": wanted["y"].copy()}
+    assert check.fault(case, wanted, off) == ""
+    off["y"][3, 5] += 1.0 + np.abs(wanted["y"]).max()
+    assert "of one output" in check.fault(case, wanted, off)
+    infinite = {"y": np.full_like(wanted["y"], np.inf)}
+    assert check.fault(case, infinite, infinite) != ""
+
+
+def test_a_damaged_cubin_is_made_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.core")
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path))
+    text = 'extern "C" __global__ void f(int* a) { a[0] = 1; }'
+    whole = bytes(runtime.compile_cubin("f.cu", "sm_90a", text=text).code)
+    (kept,) = (file for file in (tmp_path / "cubins").rglob("*") if file.is_file() and file.stat().st_size > 1000)
+    kept.write_bytes(b"damaged")
+    assert bytes(runtime.compile_cubin("f.cu", "sm_90a", text=text).code) == whole
+    monkeypatch.setenv("TILEWRIGHT_CACHE", "/dev/null")
+    assert bytes(runtime.compile_cubin("f.cu", "sm_90a", text=text).code) == whole

@@ -225,7 +225,11 @@ def test_operands_that_do_not_fit_are_refused():
     ):
         op.w4a8_group(x, a, packed, s)
     with pytest.raises(ValueError, match=r"w8a8: x must be a CUDA matrix"):
-        op.w8a8(x.to("meta"), a, packed, s)
+        op.w8a8(x, a, packed, s)
+    meta = [one.to("meta") for one in (x, a, packed, s)]  # traced: nothing is launched, shapes are right
+    assert op.w8a8(*meta).shape == (2, 64)
+    with pytest.raises(ValueError, match=r"w4a8_channel: needs scaled_zero, got None"):
+        op.portable_gemm("w4a8_channel", x, packed, s, None, None, a, a, torch.zeros(2, 64), torch.zeros(1))
     with pytest.raises(ValueError, match=r"kind must be one of w4a8_channel, w4a8_group, w8a8, got 'w4a4'"):
         op.portable_gemm(
             "w4a4", x, packed, s, None, None, a, None, torch.zeros(2, 64), torch.zeros(1, dtype=torch.int32)
