@@ -1,0 +1,1 @@
+"""GPU models fitted to measurements, and how far predictions are off on points that no fit has seen."""
