@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 from accel.a3 import A3Machine
 from accel.eager import EagerMachine
 from accel.fault import Fault, Faults, dotted, nearest
+from accel.gpu.loading import beside
+from accel.gpu.machine import GpuMachine
 from accel.loading import Document, check, prefixed, read_document
 from accel.memory import Memory, Standard, address_fields, address_xor
 from accel.mnnfast import MnnFastMachine
@@ -15,10 +17,11 @@ from accel.relative import RelativeMachine
 from accel.schema import with_assumed_numbers
 from accel.spatten import SpattenMachine
 
-Machine: TypeAlias = SpattenMachine | EagerMachine | A3Machine | MnnFastMachine | RelativeMachine
+Machine: TypeAlias = SpattenMachine | EagerMachine | A3Machine | GpuMachine | MnnFastMachine | RelativeMachine
 _MODELS: dict[str, type[Machine]] = {
     "a3": A3Machine,
     "eager": EagerMachine,
+    "gpu": GpuMachine,
     "mnnfast": MnnFastMachine,
     "relative": RelativeMachine,
     "spatten": SpattenMachine,
@@ -82,7 +85,7 @@ def check_machine(document: Document, prefix: str = "") -> Machine:
     machine = check(document, _MODELS[planner], prefix)
     if isinstance(machine, SpattenMachine | A3Machine | MnnFastMachine):
         _check_memory(document, machine.memory, prefix)
-    return machine
+    return beside(machine, document.file) if isinstance(machine, GpuMachine) else machine
 
 
 def _check_memory(document: Document, memory: Memory, prefix: str) -> None:

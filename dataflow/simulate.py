@@ -5,6 +5,7 @@ from typing import cast
 
 import dataflow.a3
 import dataflow.eager
+import dataflow.gpu.run
 import dataflow.mnnfast
 import dataflow.relative
 import dataflow.spatten.run  # noqa: F401  (registers its planner)

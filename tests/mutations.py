@@ -143,6 +143,10 @@ def wrong_values(text: str, entry: Entry) -> Iterator[Mutation]:
         yield _mutation(name, entry, _replace_value(text, entry, value), words)
 
 
+def _is_choice(entry: Entry) -> bool:
+    return entry.key.value in CHOICES or entry.path[0] == "fallback" or entry.name == "memory.kind"
+
+
 def _wrong(entry: Entry) -> Iterator[tuple[str, str, str]]:
     if entry.is_number:
         yield "wrong type", "plenty", "must be "
@@ -153,8 +157,8 @@ def _wrong(entry: Entry) -> Iterator[tuple[str, str, str]]:
     if entry.kind == "bool":
         yield "wrong type", "perhaps", "must be true or false"
     if entry.kind == "str" and entry.key.value != "planner":
-        yield "wrong type", "[1]", "must be " if entry.key.value in CHOICES else "must be text"
-    if entry.key.value in CHOICES:
+        yield "wrong type", "[1]", "must be " if _is_choice(entry) else "must be text"
+    if _is_choice(entry):
         yield "unknown choice", "sometimes", "must be "
     if entry.key.value in ("planner", "standard"):
         yield "unknown name", "spaten", "no such"

@@ -97,7 +97,7 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Private :: Do Not Upload" in metadata.get_all("Classifier", [])
-    assert set(metadata.get_all("Provides-Extra", [])) == {"torch", "gpu", "test", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"torch", "gpu", "fit", "test", "dev"}
 
 
 def test_the_core_needs_no_torch(metadata: Message) -> None:

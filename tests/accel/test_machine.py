@@ -64,7 +64,7 @@ def test_unknown_planner_does_not_hide_other_faults(tmp_path: Path) -> None:
     with pytest.raises(Faults) as error:
         load_machine(path)
     found = [str(fault).removeprefix(f"{path}:") for fault in error.value.faults]
-    allowed = "a3, eager, mnnfast, relative, spatten"
+    allowed = "a3, eager, gpu, mnnfast, relative, spatten"
     assert found[0] == f"3:10: planner: no such planner, got \"eger\" (did you mean 'eager'? allowed: {allowed})"
     assert [fault.path for fault in error.value.faults] == ["planner", "compute.float32_flops_per_cycle"]
 
@@ -98,7 +98,7 @@ def test_json_schema_names_kinds_keys_and_assumed_numbers() -> None:
     schema = json_schema("machine")
     assert json.loads(json.dumps(schema)) == schema
     kinds = {root["$ref"].rpartition("/")[2] for root in schema["oneOf"]}
-    assert kinds == {f"{kind}Machine" for kind in ("A3", "Eager", "MnnFast", "Relative", "Spatten")}
+    assert kinds == {f"{kind}Machine" for kind in ("A3", "Eager", "Gpu", "MnnFast", "Relative", "Spatten")}
     host = schema["$defs"]["Host"]
     assert set(host["required"]) == {"asynchronous", "operator_s", "launch_gap_s"}
     assert host["additionalProperties"] is False

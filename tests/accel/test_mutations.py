@@ -13,6 +13,7 @@ from tests.mutations import Mutation, assert_refused, entries, mutations
 ACCEL = Path(machine.__file__).parent
 LIKE_ANOTHER = (  # the same keys, other numbers
     *("a3_base", "raspberry_pi4", "spatten_as_released", "spatten_eighth", "spatten_datapath", "spatten_e2e"),
+    *("a100_80g_sxm", "h100_sxm", "l40s", "rtx_4090", "rtx_4090_laptop_16gb", "rtx_5090"),
 )
 DAMAGED = [path for path in sorted(ACCEL.glob("specs/*.yaml")) if path.stem not in LIKE_ANOTHER]
 DAMAGED += [ACCEL / "standards/hbm2.yaml", ACCEL / "standards/lpddr4.yaml"]  # one for each kind of energy
@@ -20,18 +21,19 @@ DAMAGED += [ACCEL / "standards/hbm2.yaml", ACCEL / "standards/lpddr4.yaml"]  # o
 
 def optional(path: Path) -> tuple[str, ...]:
     """A part may have any speed grades, and these change any delays; machines need not name another one, have
-    FC, several pipelines or a score buffer, or a ratio for every workload.
+    FC, several pipelines or a score buffer, or a ratio for every workload; GPUs need no fallback and no error of their own.
     """
     found = [entry.name for entry in entries(path.read_text())]
     speeds = [name for name in found if name.split(".")[0] == "speeds" and name.count(".") != 2]
     ratios = [name for name in found if name.startswith("ratios.") and name.count(".") == 1]
-    return ("memory.compare_with", "fc", "pipelines", "units.score_buffer", *speeds, *ratios)
+    gpu = ("fallback", "error", *(name for name in found if name.startswith(("fallback.", "error."))))
+    return ("memory.compare_with", "fc", "pipelines", "units.score_buffer", *gpu, *speeds, *ratios)
 
 
 CASES = [
     pytest.param(path, mutation, id=f"{path.stem}-{mutation.name}")
     for path in DAMAGED
-    for mutation in mutations(path.read_bytes(), optional(path), free=("speeds", "ratios"))
+    for mutation in mutations(path.read_bytes(), optional(path), free=("speeds", "ratios", "fallback", "error"))
     if " ratios." not in mutation.name or "bert_base_cola" in mutation.name  # one of many alike
 ]
 

@@ -1,0 +1,61 @@
+"""Fits by name or path: `load_fit("h200")`, and the section of a fit that a machine uses."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from accel.fault import nearest
+from accel.gpu.fit import Fit
+from accel.gpu.machine import GpuMachine
+from accel.loading import check, read_document
+
+_FITS = Path(__file__).parents[1] / "fits"
+
+
+def fit_names() -> tuple[str, ...]:
+    """Names of the shipped fits, sorted."""
+    return tuple(sorted(path.stem for path in _FITS.glob("*.yaml")))
+
+
+def beside(machine: GpuMachine, file: str) -> GpuMachine:
+    """The machine of a file, with relative paths of its fits turned into absolute ones, from the folder of the file."""
+    paths = tuple(str((Path(file).parent / name).resolve()) if _is_path(name) else name for name in machine.fit)
+    return machine if paths == machine.fit else machine.model_copy(update={"fit": paths})
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).suffix in (".yaml", ".yml") or len(Path(name).parts) > 1
+
+
+def find_fit(name_or_path: str | Path) -> Path:
+    """The file of a shipped fit, or the path itself if it looks like one. Raises ValueError with the nearest name."""
+    name = str(name_or_path)
+    if _is_path(name):
+        if Path(name).is_file():
+            return Path(name)
+        raise ValueError(f"fit {name!r}: no such file")
+    if name not in fit_names():
+        raise ValueError(f"no fit {name!r} ({nearest(name, fit_names())})")
+    return _FITS / f"{name}.yaml"
+
+
+def load_fit(name_or_path: str | Path) -> Fit:
+    """A shipped fit, or that of a file. Raises ValueError for an unknown name, Faults for a faulty file."""
+    path = find_fit(name_or_path)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, changed_ns: int) -> Fit:
+    return check(read_document(path), Fit)
+
+
+def section(machine: GpuMachine, name: str) -> tuple[Any, Fit, bool]:
+    """(section, its fit, whether that is the machine's first) of the first of the machine's fits that has it.
+
+    `name` is a field of `Fit`: "gemm". Raises ValueError if no fit has it.
+    """
+    for index, fit in enumerate(map(load_fit, machine.fit)):
+        if (found := getattr(fit, name)) is not None:
+            return found, fit, index == 0
+    raise ValueError(f"{machine.name}: fit: none of {', '.join(machine.fit)} has a section {name!r}; calibrate one")
