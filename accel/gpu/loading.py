@@ -56,6 +56,6 @@ def section(machine: GpuMachine, name: str) -> tuple[Any, Fit, bool]:
     `name` is a field of `Fit`: "gemm". Raises ValueError if no fit has it.
     """
     for index, fit in enumerate(map(load_fit, machine.fit)):
-        if (found := getattr(fit, name)) is not None:
+        if (found := getattr(fit, name, None)) is not None:
             return found, fit, index == 0
     raise ValueError(f"{machine.name}: fit: none of {', '.join(machine.fit)} has a section {name!r}; calibrate one")

@@ -102,7 +102,7 @@ class GpuMachine(BaseModel):
     """one direction, large pinned copies"""
     power: Board
     fallback: dict[Unit, Unit] = {}
-    """for a unit of `rates` that does not exist here: the one whose formats run in its place (`accel/gpu/formats.py`)"""
+    """for a unit of `rates` that is missing here: the one whose formats run in its place (`accel/gpu/formats.py`)"""
     fit: Annotated[tuple[str, ...], Field(min_length=1)]
     """fits whose dimensionless numbers it uses, by name (`accel/fits/NAME.yaml`) or path: the first that has the
     section of a kernel counts"""

@@ -21,7 +21,7 @@ DAMAGED += [ACCEL / "standards/hbm2.yaml", ACCEL / "standards/lpddr4.yaml"]  # o
 
 def optional(path: Path) -> tuple[str, ...]:
     """A part may have any speed grades, and these change any delays; machines need not name another one, have
-    FC, several pipelines or a score buffer, or a ratio for every workload; GPUs need no fallback and no error of their own.
+    FC, several pipelines or a score buffer, or a ratio for every workload; GPUs need neither fallbacks nor errors.
     """
     found = [entry.name for entry in entries(path.read_text())]
     speeds = [name for name in found if name.split(".")[0] == "speeds" and name.count(".") != 2]
