@@ -1,0 +1,165 @@
+"""`Prediction`: an `Estimate` with what decides how far to trust it: the band of its class, floor, warnings, gaps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from accel.gpu.fit import Error, Fit
+from accel.gpu.machine import GpuMachine, Trust
+from dataflow.gpu.estimate import Estimate, Floats
+
+_WIDEST = 0.9  # an error of 100 % would leave the upper end of a band open
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Arrays [points] of one class of kernels on one machine.
+
+    problem           what was asked, by name of the argument, each [points]
+    latency_s         of one call among calls that follow at once in a CUDA graph, weights cold, activations warm
+    low_s, high_s     90 % of the held-out (or published) measurements of the class lie between, as far as known
+    floor_s           no implementation on this device takes less
+    energy_j          of one call, idle power included; NaN where there is no model
+    dynamic_j         without idle power (the convention of SpAtten)
+    error             held-out error of the class on the device that the fit was made on; None if nobody measured it
+    share             of the band: p90 of |predicted - measured| / measured
+    trust             calibrated, anchored or blind: see `accel.gpu.machine`
+    fit               the fit that it comes from
+    warnings          fallbacks, disagreeing sources, use beyond what was measured
+    left_out          what the model does not know
+    """
+
+    machine: str
+    kind: str
+    problem: Mapping[str, Floats]
+    latency_s: Floats
+    low_s: Floats
+    high_s: Floats
+    floor_s: Floats
+    dram_read_bytes: Floats
+    dram_write_bytes: Floats
+    l2_bytes: Floats
+    operations: Mapping[str, Floats]
+    terms: Mapping[str, Floats]
+    limited_by: tuple[str, ...]
+    energy_j: Floats
+    dynamic_j: Floats
+    error: Error | None
+    share: float
+    trust: Trust
+    fit: str
+    format: str = ""
+    warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    scale: float = field(default=1.0)
+
+    def __len__(self) -> int:
+        return len(self.latency_s)
+
+    @property
+    def dram_bytes(self) -> Floats:
+        """Read and written."""
+        return self.dram_read_bytes + self.dram_write_bytes
+
+    @property
+    def power_w(self) -> Floats:
+        """Mean over the call, idle power included."""
+        return self.energy_j / self.latency_s
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each point as plain numbers, ready for JSON."""
+        return [self.row(index) for index in range(len(self))]
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One point."""
+        numbers = {name: float(getattr(self, name)[index]) for name in _NUMBERS}
+        parts = {name: _at(getattr(self, name), index) for name in ("operations", "terms")}
+        return {
+            "machine": self.machine,
+            "kind": self.kind,
+            **({"format": self.format} if self.format else {}),
+            **{name: int(values[index]) for name, values in self.problem.items()},
+            **numbers,
+            "limited_by": self.limited_by[index],
+            **parts,
+            **self.standing(),
+        }
+
+    def standing(self) -> dict[str, Any]:
+        """What holds for all points: trust, errors, warnings, gaps."""
+        return {
+            "trust": self.trust,
+            "band": self.share,
+            "fit": self.fit,
+            "scale": self.scale,
+            "error": None if self.error is None else self.error.model_dump(),
+            "warnings": list(self.warnings),
+            "left_out": list(self.left_out),
+        }
+
+
+_NUMBERS = (
+    *("latency_s", "low_s", "high_s", "floor_s", "dram_bytes", "dram_read_bytes", "dram_write_bytes", "l2_bytes"),
+    *("energy_j", "dynamic_j", "power_w"),
+)
+
+
+def _at(values: Mapping[str, Floats], index: int) -> dict[str, float]:
+    return {name: float(np.broadcast_to(array, index + 1)[index]) for name, array in values.items()}
+
+
+def predicted(
+    machine: GpuMachine,
+    fit: Fit,
+    own: bool,
+    estimate: Estimate,
+    problem: Mapping[str, Floats],
+    **more: Any,
+) -> Prediction:
+    """The estimate with the anchors' scale of its class, and its band. `own`: the fit is the first of the machine.
+
+    A measurement m with |p - m| / m <= share lies between p / (1 + share) and p / (1 - share); never below the floor.
+    """
+    kind, scale = estimate.kind, machine.scale.get(estimate.kind, 1.0)
+    seconds = np.maximum(estimate.seconds * scale, estimate.floor_s)
+    trust, error = machine.trust(kind, own), fit.error.get(kind)
+    share = band(machine, trust, kind, error)
+    none = np.full(len(seconds), np.nan)
+    return Prediction(
+        machine=machine.name,
+        kind=kind,
+        problem=problem,
+        latency_s=seconds,
+        low_s=np.maximum(estimate.floor_s, seconds / (1 + share)),
+        high_s=seconds / (1 - share),
+        floor_s=estimate.floor_s,
+        dram_read_bytes=estimate.dram_read_bytes,
+        dram_write_bytes=estimate.dram_write_bytes,
+        l2_bytes=estimate.l2_bytes,
+        operations=estimate.operations,
+        terms=estimate.terms,
+        limited_by=tuple(estimate.limited_by()),
+        energy_j=none,
+        dynamic_j=none,
+        error=error,
+        share=share,
+        trust=trust,
+        fit=fit.name,
+        scale=scale,
+        **more,
+    )
+
+
+def band(machine: GpuMachine, trust: Trust, kind: str, error: Error | None) -> float:
+    """Share of the band: the held-out p90 of a calibrated class, else what the machine file says of it."""
+    if trust == "calibrated" and error is not None:
+        return min(error.p90, _WIDEST)
+    told = machine.error.get(kind, machine.error.get("default", _WIDEST))
+    return min(max(told, error.p90 if error is not None and kind not in machine.error else 0.0), _WIDEST)
+
+
+def with_warning(prediction: Prediction, warning: str | None) -> Prediction:
+    """The prediction with one more warning, if there is one."""
+    return replace(prediction, warnings=(*prediction.warnings, warning)) if warning else prediction
