@@ -8,6 +8,8 @@ from typing import Any
 
 from gpu_kernels import check as checks
 from gpu_kernels import record
+from gpu_kernels.bench.calibration.suite import chosen_parts as chosen_sources
+from gpu_kernels.bench.calibration.suite import run_calibration
 from gpu_kernels.bench.suite import FORMAT, chosen_parts, run_bench
 from gpu_kernels.bench.tables import markdown
 
@@ -31,7 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--kernel", action="append", default=[], metavar="NAME", help="only this folder; repeat")
     bench = commands.add_parser("bench", help="times beside torch's and beside what the card can do")
     bench.add_argument("--part", metavar="NAMES", help="some parts, with commas between")
-    for one, run in ((check, _check), (bench, _bench)):
+    calibrate = commands.add_parser("calibrate", help="points for fitting GPU models; some are held out beforehand")
+    calibrate.add_argument("--part", metavar="NAMES", help="some parts, with commas between")
+    calibrate.add_argument("--quick", action="store_true", help="a few points of each part, to see that all runs")
+    for one, run in ((check, _check), (bench, _bench), (calibrate, _calibrate)):
         one.add_argument("--out", type=Path, metavar="FILE", help="also write the record (JSON)")
         one.add_argument("--commit", metavar="HASH", help="commit for the record, where git cannot tell")
         one.set_defaults(run=run)
@@ -64,6 +69,12 @@ def _bench(given: argparse.Namespace) -> int:
 
 def _said(done: int, total: int, text: str) -> None:
     print(f"{done}/{total} {text}", file=sys.stderr, flush=True)
+
+
+def _calibrate(given: argparse.Namespace) -> int:
+    parts = chosen_sources(given.part)
+    run_calibration(parts, given.out, given.commit, given.quick, lambda text: print(text, file=sys.stderr, flush=True))
+    return 0
 
 
 def _show(given: argparse.Namespace) -> int:

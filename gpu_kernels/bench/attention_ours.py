@@ -30,12 +30,12 @@ def _bank(bits: int) -> Pages:
 
     draw = np.random.default_rng(SEED)
     shape = (BANK, KV_HEADS, PAGE, HEAD_SIZE)
-    (key, keys), (value, values) = (_part(draw, shape, bits) for _ in range(2))
+    (key, keys), (value, values) = (packed_part(draw, shape, bits) for _ in range(2))
     packed, exact = packing.pack(key, value, bits), (torch.from_numpy(x).cuda() for x in (keys, values))
     return torch.from_numpy(packed).cuda(), *exact
 
 
-def _part(draw: np.random.Generator, shape: tuple[int, ...], bits: int) -> tuple[Any, Any]:
+def packed_part(draw: np.random.Generator, shape: tuple[int, ...], bits: int) -> tuple[Any, Any]:
     """(what `packing.pack` takes, the numbers that it stands for): spread about as a normal distribution's."""
     from gpu_kernels.kv4_attention.packing import Part
 

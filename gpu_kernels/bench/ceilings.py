@@ -81,7 +81,7 @@ class Products:
         return round(self.operations / us * 1e6), round(int(self.cycles) / us * 1e6)
 
 
-def _products(symbol: str) -> Products:
+def wgmma_products(symbol: str) -> Products:
     """One of WGMMA; one pass is checked against float64 first."""
     import torch
 
@@ -106,7 +106,7 @@ def _products(symbol: str) -> Products:
 
 def int8_rate(symbol: str) -> dict[str, Any]:
     """Operations a second of some milliseconds of products, A from registers or from shared memory; the clock."""
-    products, name = _products(symbol), symbol.partition("_")[2]
+    products, name = wgmma_products(symbol), symbol.partition("_")[2]
     rate, clock = products.rates(measure([products.run], 1e6 * products.operations / 1.9e15).us)
     return {f"int8_{name}_per_s": rate, f"int8_{name}_clock_hz": clock}
 
@@ -115,7 +115,7 @@ def sustained_int8(watch: record.Watch | None) -> dict[str, Any]:
     """Operations a second over SUSTAINED_S on random operands, with clocks and power of its second half."""
     import torch
 
-    products = _products(WGMMA["registers"])
+    products = wgmma_products(WGMMA["registers"])
     graph = captured([products.run], 1)
     rounds = max(1, int(SUSTAINED_S * 1e6 / median(replayed_us(graph))) // 2)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
@@ -133,8 +133,8 @@ def sustained_int8(watch: record.Watch | None) -> dict[str, Any]:
     return {"int8_sustained_per_s": second[0], "int8_sustained_clock_hz": second[1], "int8_sustained": row}
 
 
-def mma_rate() -> dict[str, Any]:
-    """Operations a second by `mma.sync`, operands in registers: all that there is before Hopper."""
+def mma_products() -> tuple[Call, float]:
+    """(a launch of products by `mma.sync`, operands in registers, its operations), checked first."""
     import torch
 
     kernel = runtime.load(SOURCE, "mma_sync", MACROS)
@@ -150,7 +150,13 @@ def mma_rate() -> dict[str, Any]:
     if not torch.equal(sums.double(), a.double() @ b.double().T):
         raise ArithmeticError("mma_sync: its sums are wrong")
     operations = 2.0 * 64 * 32 * 32 * grid * warps * MMA_PASSES
-    return {"mma_per_s": round(operations / measure([partial(run, MMA_PASSES)], 1e6 * operations / 1.2e15).us * 1e6)}
+    return partial(run, MMA_PASSES), operations
+
+
+def mma_rate() -> dict[str, Any]:
+    """Operations a second by `mma.sync`: all that there is before Hopper."""
+    run, operations = mma_products()
+    return {"mma_per_s": round(operations / measure([run], 1e6 * operations / 1.2e15).us * 1e6)}
 
 
 def launches() -> dict[str, Any]:

@@ -26,7 +26,7 @@ SEED = 2029
 
 
 @lru_cache(maxsize=4)
-def _bank(kind: str, inputs: int) -> tuple[Any, Any]:
+def packed_bank(kind: str, inputs: int) -> tuple[Any, Any]:
     """(packed blocks [BANK, bytes], their weights float64 [BANK x 64, inputs] as the sums see them), on the GPU."""
     import torch
 
@@ -58,7 +58,7 @@ class Operands:
 
         draw = torch.Generator("cuda").manual_seed(SEED)
         half = {"generator": draw, "device": "cuda", "dtype": torch.float16}
-        bank, weights = _bank(kind, shape.k)
+        bank, weights = packed_bank(kind, shape.k)
         blocks = [torch.randint(0, BANK, (shape.n // BLOCK,), generator=draw, device="cuda") for _ in range(sets)]
         self.packed = [bank[one] for one in blocks]
         self.channels = torch.linspace(0, shape.n - 1, min(shape.n, 4 * BLOCK), device="cuda").long()

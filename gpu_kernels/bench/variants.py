@@ -23,11 +23,11 @@ def gemm_variants(architecture: str, multiprocessors: int) -> Iterator[Variant]:
     shapes = [(shape.m, shape.n, shape.k) for shape in gemms()]
     for kind in hopper.KINDS if architecture == "sm_90a" else ():
         for shape in shapes:
-            yield _variant("w4a8_gemm", hopper.macros(kind, hopper.choose(kind, *shape, multiprocessors), True))
+            yield variant("w4a8_gemm", hopper.macros(kind, hopper.choose(kind, *shape, multiprocessors), True))
     for kind in ("w4a8_channel", "w4a8_group"):
         for shape in shapes:
             tile = portable.choose(kind, *shape, multiprocessors, architecture).tile
-            yield _variant("w4a8_portable", portable.macros(kind, tile, True))
+            yield variant("w4a8_portable", portable.macros(kind, tile, True))
 
 
 def ablation_variants(architecture: str, multiprocessors: int) -> Iterator[Variant]:
@@ -39,7 +39,7 @@ def ablation_variants(architecture: str, multiprocessors: int) -> Iterator[Varia
     for shape in SHAPES:
         for kind in KINDS:
             tile = config.choose(kind, shape.m, shape.n, shape.k, multiprocessors, architecture).tile
-            yield from (_variant("w4a8_portable", config.macros(kind, tile, True, twin)) for twin in twins_of(kind))
+            yield from (variant("w4a8_portable", config.macros(kind, tile, True, twin)) for twin in twins_of(kind))
 
 
 def attention_variants(architecture: str, multiprocessors: int) -> Iterator[Variant]:
@@ -53,13 +53,13 @@ def attention_variants(architecture: str, multiprocessors: int) -> Iterator[Vari
         for shape in attentions():
             place = shape.batch, KV_HEADS, group, shape.context, HEAD_SIZE, bits
             tile, _ = config.choose(*place, multiprocessors)
-            yield _variant("kv4_attention", config.macros(tile, HEAD_SIZE, bits, heads, True, False, True, bulk))
+            yield variant("kv4_attention", config.macros(tile, HEAD_SIZE, bits, heads, True, False, True, bulk))
 
 
 PARTS = {"gemm": gemm_variants, "attention": attention_variants, "ablations": ablation_variants}
 
 
-def _variant(folder: str, macros: dict[str, object] | dict[str, int]) -> Variant:
+def variant(folder: str, macros: dict[str, object] | dict[str, int]) -> Variant:
     return f"{folder}/kernel.cu", tuple(sorted(macros.items()))
 
 

@@ -18,13 +18,13 @@ INPUTS, TOKENS = 256, 5
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
     yield
-    gemm_ours._bank.cache_clear()
+    gemm_ours.packed_bank.cache_clear()
     attention_ours._bank.cache_clear()
 
 
 def gemm_operands(kind: str) -> tuple[Any, Any]:
     """(operands as the bench has them on a GPU, their packed matrix): the bank's blocks, the first one twice."""
-    bank, weights = gemm_ours._bank(kind, INPUTS)
+    bank, weights = gemm_ours.packed_bank(kind, INPUTS)
     blocks = torch.tensor([0, 3, 0, 1])
     one = gemm_ours.Operands.__new__(gemm_ours.Operands)
     draw = torch.Generator().manual_seed(1)
