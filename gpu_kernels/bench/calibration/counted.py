@@ -14,7 +14,7 @@ from gpu_kernels.bench.calibration.job import Job, Row
 from gpu_kernels.bench.calibration.names import mark
 from gpu_kernels.bench.calibration.sources import job_sources
 
-OUTGROWN, MOST_SETS = 2, 64  # times the L2 that other weights take before the counted call; most of them
+OUTGROWN, MOST_SETS = 2, 256  # times the L2 that other weights take before the counted call; most of them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from gpu_kernels.bench.calibration.points import Decode, Prefill, Product, produ
 from gpu_kernels.bench.contest import guarded
 from gpu_kernels.bench.timing import Call, captured, sets_for
 
-SECONDS, SETTLE = 2.2, 0.3  # of a loop; the share of it before power is read
+SECONDS, SETTLE = 2.1, 0.3  # of a loop; the share of it before power is read
 REPLAY_US, MOST_NODES = 20_000, 2000
 LOOK_S = 0.004  # between two readings of the counter
 REST_S, REST_AFTER_S, REST_QUICK_S, REST_LOOK_S = 30.0, 10.0, 1.0, 1.0

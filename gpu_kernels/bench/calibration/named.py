@@ -42,8 +42,8 @@ def _profiled(source: str, l2_bytes: int, quick: int) -> Told:
     names = [job.row["name"] for job in jobs]
     try:
         return {"names": names, "kernels": kernels_of(jobs)}
-    except RuntimeError:  # a profiler that has just started may lose its first events
-        return {"names": names, "kernels": kernels_of(jobs)}
+    except (RuntimeError, AssertionError):  # a profiler that has just started may lose its first events
+        return {"names": names, "kernels": kernels_of(jobs, host_too=True)}
 
 
 def told_by_child(chosen: Sequence[str], quick: int) -> list[Told]:

@@ -26,16 +26,18 @@ def mark() -> None:
     torch.cuda._sleep(100)
 
 
-def kernels_of(jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:
+def kernels_of(jobs: Sequence[Job], host_too: bool = False) -> list[list[dict[str, Any]]]:
     """Of each job, in its order: the kernels of its first call; of one that fails, what it launched until then.
 
-    Raises RuntimeError where the profiler saw another number of separators than there were.
+    host_too: let the profiler watch the host as well. Raises RuntimeError where it saw another number of separators.
     """
     import torch
 
+    kinds = torch.profiler.ProfilerActivity
+    activities = [kinds.CPU, kinds.CUDA] if host_too else [kinds.CUDA]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        with torch.profiler.profile(activities=activities) as profile:
             for job in jobs:
                 mark()
                 _run_once(job)
