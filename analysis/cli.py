@@ -10,7 +10,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from analysis.commands import dram, fidelity, kernels, machines, points, quality, quantize, reproduce, sweeps, traces
+from analysis.commands import (
+    dram,
+    fidelity,
+    kernels,
+    machines,
+    points,
+    predict,
+    quality,
+    quantize,
+    reproduce,
+    sweeps,
+    traces,
+)
 from analysis.console import MISTAKE, Json, guarded, json_was_put, put_json, put_table, put_text, say
 
 _EPILOG = (
@@ -36,6 +48,7 @@ app.add_typer(dram.app, name="dram")
 app.add_typer(fidelity.app, name="fidelity")
 app.add_typer(quality.app, name="quality")
 app.add_typer(kernels.app, name="kernels")
+app.add_typer(predict.app, name="predict")
 Kind = Literal["sweep", "machine", "standard", "benchmark", "scheme", "policy"]
 
 

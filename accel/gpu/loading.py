@@ -50,12 +50,24 @@ def _read(path: Path, changed_ns: int) -> Fit:
     return check(read_document(path), Fit)
 
 
-def section(machine: GpuMachine, name: str) -> tuple[Any, Fit, bool]:
+def section(machine: GpuMachine, name: str, key: str | None = None) -> tuple[Any, Fit, bool]:
     """(section, its fit, whether that is the machine's first) of the first of the machine's fits that has it.
 
-    `name` is a field of `Fit`: "gemm". Raises ValueError if no fit has it.
+    `name` is a field of `Fit`: "energy"; `key` an entry of it where it is a mapping: "gemm", "bf16". Raises ValueError
+    if no fit has it.
     """
     for index, fit in enumerate(map(load_fit, machine.fit)):
-        if (found := getattr(fit, name, None)) is not None:
+        if (found := _part(fit, name, key)) is not None:
             return found, fit, index == 0
-    raise ValueError(f"{machine.name}: fit: none of {', '.join(machine.fit)} has a section {name!r}; calibrate one")
+    wanted = name if key is None else f"{name}.{key}"
+    raise ValueError(f"{machine.name}: fit: none of {', '.join(machine.fit)} has {wanted}; calibrate one that does")
+
+
+def has_section(machine: GpuMachine, name: str, key: str | None = None) -> bool:
+    """Whether a fit of the machine has it."""
+    return any(_part(load_fit(fit), name, key) is not None for fit in machine.fit)
+
+
+def _part(fit: Fit, name: str, key: str | None) -> Any:
+    found = getattr(fit, name, None)
+    return found if key is None or found is None else found.get(key)

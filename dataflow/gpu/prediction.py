@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from accel.gpu.fit import Error, Fit
+from accel.gpu.loading import has_section, section
 from accel.gpu.machine import GpuMachine, Trust
+from dataflow.gpu.energy import dynamic_j, throttled, total_j
 from dataflow.gpu.estimate import Estimate, Floats
 
 _WIDEST = 0.9  # an error of 100 % would leave the upper end of a band open
@@ -21,7 +23,8 @@ class Prediction:
     latency_s         of one call among calls that follow at once in a CUDA graph, weights cold, activations warm
     low_s, high_s     90 % of the held-out (or published) measurements of the class lie between, as far as known
     floor_s           no implementation on this device takes less
-    energy_j          of one call, idle power included; NaN where there is no model
+    sustained_s       of one call where the same work goes on until the power limit lowers the clock (some 10 ms)
+    energy_j          of one call that goes on so, idle power included; NaN where no fit has energy
     dynamic_j         without idle power (the convention of SpAtten)
     error             held-out error of the class on the device that the fit was made on; None if nobody measured it
     share             of the band: p90 of |predicted - measured| / measured
@@ -44,6 +47,7 @@ class Prediction:
     operations: Mapping[str, Floats]
     terms: Mapping[str, Floats]
     limited_by: tuple[str, ...]
+    sustained_s: Floats
     energy_j: Floats
     dynamic_j: Floats
     error: Error | None
@@ -65,8 +69,8 @@ class Prediction:
 
     @property
     def power_w(self) -> Floats:
-        """Mean over the call, idle power included."""
-        return self.energy_j / self.latency_s
+        """Mean of work that goes on, idle power included: never above the limit of the board."""
+        return self.energy_j / self.sustained_s
 
     def rows(self) -> list[dict[str, Any]]:
         """Each point as plain numbers, ready for JSON."""
@@ -102,12 +106,12 @@ class Prediction:
 
 _NUMBERS = (
     *("latency_s", "low_s", "high_s", "floor_s", "dram_bytes", "dram_read_bytes", "dram_write_bytes", "l2_bytes"),
-    *("energy_j", "dynamic_j", "power_w"),
+    *("sustained_s", "energy_j", "dynamic_j", "power_w"),
 )
 
 
 def _at(values: Mapping[str, Floats], index: int) -> dict[str, float]:
-    return {name: float(np.broadcast_to(array, index + 1)[index]) for name, array in values.items()}
+    return {name: float(array[index if len(array) > 1 else 0]) for name, array in values.items()}
 
 
 def predicted(
@@ -126,7 +130,7 @@ def predicted(
     seconds = np.maximum(estimate.seconds * scale, estimate.floor_s)
     trust, error = machine.trust(kind, own), fit.error.get(kind)
     share = band(machine, trust, kind, error)
-    none = np.full(len(seconds), np.nan)
+    sustained, total, dynamic = _energy(machine, replace(estimate, seconds=seconds))
     return Prediction(
         machine=machine.name,
         kind=kind,
@@ -141,8 +145,9 @@ def predicted(
         operations=estimate.operations,
         terms=estimate.terms,
         limited_by=tuple(estimate.limited_by()),
-        energy_j=none,
-        dynamic_j=none,
+        sustained_s=sustained,
+        energy_j=total,
+        dynamic_j=dynamic,
         error=error,
         share=share,
         trust=trust,
@@ -150,6 +155,15 @@ def predicted(
         scale=scale,
         **more,
     )
+
+
+def _energy(machine: GpuMachine, estimate: Estimate) -> tuple[Floats, Floats, Floats]:
+    """Sustained seconds, joules, joules without idle; NaN joules where no fit of the machine has energy."""
+    if not has_section(machine, "energy"):
+        none = np.full(len(estimate.seconds), np.nan)
+        return estimate.seconds, none, none
+    found = throttled(machine, section(machine, "energy")[0], estimate)
+    return found.seconds, total_j(found.joules), dynamic_j(found.joules)
 
 
 def band(machine: GpuMachine, trust: Trust, kind: str, error: Error | None) -> float:

@@ -94,5 +94,5 @@ def test_unknown_fits_are_refused(tmp_path: Path) -> None:
 def test_a_section_that_nobody_fitted_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(FIT)
     machine = gpu("h200").model_copy(update={"fit": (str(tmp_path / "mine.yaml"),)})
-    with pytest.raises(ValueError, match=r"h200: fit: none of .*mine.yaml has a section 'source_of_nothing'"):
-        section(machine, "source_of_nothing")
+    with pytest.raises(ValueError, match=r"h200: fit: none of .*mine.yaml has gemm.bf16"):
+        section(machine, "gemm", "bf16")

@@ -1,18 +1,20 @@
 """Bands, floors, trust and scales of predictions, on an estimate made by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from accel.gpu.fit import Error, Fit
+from accel.gpu.loading import load_fit
 from accel.gpu.machine import GpuMachine
 from accel.machine import load_machine
 from dataflow.gpu.estimate import Estimate
 from dataflow.gpu.prediction import Prediction, predicted, with_warning
 
-ERROR = Error(mean=0.04, p90=0.1, bias=-0.01, points=50)
-FIT = Fit(name="toy", source="by hand", error={"toy": ERROR})
+TOY = str(Path(__file__).with_name("toy_fit.yaml"))
+FIT = load_fit(TOY)
+ERROR = FIT.error["toy"]
 
 
 def estimate(seconds: float = 10e-6, floor: float = 9.5e-6, kind: str = "toy") -> Estimate:
@@ -25,7 +27,7 @@ def estimate(seconds: float = 10e-6, floor: float = 9.5e-6, kind: str = "toy") -
 def machine(**changes: object) -> GpuMachine:
     loaded = load_machine("h200")
     assert isinstance(loaded, GpuMachine)
-    return loaded.model_copy(update=changes)
+    return loaded.model_copy(update={"fit": (TOY,), **changes})
 
 
 def told(found: Estimate, own: bool = True, **changes: object) -> Prediction:

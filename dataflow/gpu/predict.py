@@ -1,0 +1,172 @@
+"""The one door to the models of GPU kernels: `predict_gemm("l40s", "w4a8", m=64, n=4096, k=4096) -> Prediction`.
+
+A machine is a `GpuMachine`, a shipped name or a path; every count is a number or an array, arrays are paired. Each
+class of kernels takes its section from the first of the machine's fits that has it. Raises ValueError for unknown
+machines, formats and operators (with the nearest), for counts below 1, and where no fit has the section.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from accel.gpu.formats import Format, resolve
+from accel.gpu.loading import section
+from accel.gpu.machine import GpuMachine
+from accel.machine import load_machine
+from dataflow.gpu.convolution import convolution
+from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.gemm import gemm
+from dataflow.gpu.memory_bound import by_rows
+from dataflow.gpu.prediction import Prediction, predicted, with_warning
+from dataflow.gpu.transfer import copy_over, copy_within
+
+AnyMachine = GpuMachine | str | Path
+
+
+def gpu(machine: AnyMachine) -> GpuMachine:
+    """A machine that these models describe, as it is or loaded. Raises ValueError for another kind."""
+    loaded = machine if isinstance(machine, GpuMachine) else load_machine(machine)
+    if not isinstance(loaded, GpuMachine):
+        raise ValueError(f"machine: {loaded.name} is no GPU of these models (its planner is {loaded.planner})")
+    return loaded
+
+
+def counts(**given: ArrayLike) -> dict[str, Floats]:
+    """Arrays [points] of whole numbers >= 1, paired. Raises ValueError with the name of one that is not."""
+    arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in given.values()))
+    named = dict(zip(given, arrays, strict=True))
+    for name, values in named.items():
+        if not ((values >= 1) & (values == np.floor(values))).all():
+            worst = values[~((values >= 1) & (values == np.floor(values)))][0]
+            raise ValueError(f"{name}: must be whole numbers >= 1, got {worst:g}")
+    return named
+
+
+def told(
+    machine: GpuMachine,
+    name: str,
+    model: Callable[[GpuMachine, Any], Estimate],
+    problem: Mapping[str, Floats],
+    key: str | None = None,
+    **more: Any,
+) -> Prediction:
+    """The model on the section `name` (or its entry `key`) of the machine's fits."""
+    found, fit, own = section(machine, name, key)
+    return predicted(machine, fit, own, model(machine, found), problem, **more)
+
+
+_LIBRARY = {"fp32": "bf16", "fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
+_LEFT_OUT_GEMM = (
+    "co-resident blocks, clusters, epilogues beyond a cast",
+    "slow paths of N or K that are no multiple of 16 bytes",
+)
+
+
+def predict_gemm(
+    machine: AnyMachine,
+    format: str,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    *,
+    rank: int = 32,
+    fused: bool = True,
+) -> Prediction:
+    """y [M, N] = x [M, K] W^T in a format of `accel.gpu.formats`: weights cold, activations warm.
+
+    A format whose units are missing is answered by the machine's fallback, with a warning. `rank` and `fused` say how
+    the low-rank branch of the W4A4 formats is computed; other formats have none.
+    """
+    device, asked = gpu(machine), counts(m=m, n=n, k=k)
+    chosen, warning = resolve(device, format)
+    return with_warning(_gemm(device, chosen, asked, rank, fused), warning)
+
+
+def _gemm(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], rank: int, fused: bool) -> Prediction:
+    name = "bf16" if chosen.name == "fp16" else chosen.name
+    return told(
+        device,
+        "gemm",
+        lambda one, fit: gemm(one, fit, name, *asked.values()),
+        asked,
+        key=_LIBRARY[chosen.name],
+        format=chosen.name,
+        left_out=_LEFT_OUT_GEMM,
+    )
+
+
+_LEFT_OUT_MOVING = (
+    "operands are those of the call before, in the L2 as far as they fit",
+    "the last, partly filled wave of blocks; clocks that the power limit lowers",
+)
+
+
+def predict_elementwise(machine: AnyMachine, operator: str, elements: ArrayLike) -> Prediction:
+    """An operator of `dataflow.gpu.moving_kernels.OPERATORS` on so many 16-bit elements: add, gelu, silu_mul, ..."""
+    asked = counts(elements=elements)
+    return told(
+        gpu(machine),
+        "memory_bound",
+        lambda device, fit: by_rows(device, fit, operator, 1, asked["elements"]),
+        asked,
+        format=operator,
+        left_out=_LEFT_OUT_MOVING,
+    )
+
+
+def predict_rows(machine: AnyMachine, operator: str, rows: ArrayLike, width: ArrayLike) -> Prediction:
+    """An operator that works on rows: layer_norm, rms_norm, softmax, quantize, ... on [rows, width] elements."""
+    asked = counts(rows=rows, width=width)
+    return told(
+        gpu(machine),
+        "memory_bound",
+        lambda device, fit: by_rows(device, fit, operator, *asked.values()),
+        asked,
+        format=operator,
+        left_out=_LEFT_OUT_MOVING,
+    )
+
+
+def predict_convolution(
+    machine: AnyMachine,
+    batch: ArrayLike,
+    channels: ArrayLike,
+    out: ArrayLike,
+    side: ArrayLike,
+    kernel: ArrayLike,
+    stride: ArrayLike = 1,
+    *,
+    depthwise: bool = False,
+    channels_last: bool = False,
+    bias: bool = False,
+) -> Prediction:
+    """A 16-bit convolution with "same" padding of square images: dense, or depthwise (then `out` is `channels`)."""
+    asked = counts(batch=batch, channels=channels, out=out, side=side, kernel=kernel, stride=stride)
+    device = gpu(machine)
+    memory = section(device, "memory_bound")[0]
+    form = {"depthwise": depthwise, "channels_last": channels_last, "bias": bias}
+    *shape, step = asked.values()
+    return told(
+        device,
+        "convolution",
+        lambda one, fit: convolution(one, fit, memory, *shape, stride=step, **form),
+        asked,
+        format="depthwise" if depthwise else "dense",
+        left_out=("Winograd and FFT; a long sum split over multiprocessors", *_LEFT_OUT_MOVING),
+    )
+
+
+def predict_copy(machine: AnyMachine, size_bytes: ArrayLike, way: str = "d2d") -> Prediction:
+    """A copy within the GPU ("d2d"), or over PCIe: h2d_pinned, d2h_pinned, h2d_pageable, d2h_pageable."""
+    asked, device = counts(size_bytes=size_bytes), gpu(machine)
+    if way == "d2d":
+        memory = section(device, "memory_bound")[0]
+        within = partial(copy_within, memory=memory, size=asked["size_bytes"])
+        return told(device, "transfer", within, asked, format=way)
+    gaps = ("copies in both directions at once; several GPUs on one host",)
+    model = partial(copy_over, way=way, size=asked["size_bytes"])
+    return told(device, "transfer", model, asked, format=way, left_out=gaps)
