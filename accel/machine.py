@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 from accel.a3 import A3Machine
 from accel.eager import EagerMachine
 from accel.fault import Fault, Faults, dotted, nearest
-from accel.gpu.loading import beside
-from accel.gpu.machine import GpuMachine
+from accel.gpu.machine import GpuMachine, beside
 from accel.loading import Document, check, prefixed, read_document
 from accel.memory import Memory, Standard, address_fields, address_xor
 from accel.mnnfast import MnnFastMachine

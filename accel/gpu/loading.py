@@ -6,7 +6,7 @@ from typing import Any
 
 from accel.fault import nearest
 from accel.gpu.fit import Fit
-from accel.gpu.machine import GpuMachine
+from accel.gpu.machine import GpuMachine, is_path
 from accel.loading import check, read_document
 
 _FITS = Path(__file__).parents[1] / "fits"
@@ -17,20 +17,10 @@ def fit_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FITS.glob("*.yaml")))
 
 
-def beside(machine: GpuMachine, file: str) -> GpuMachine:
-    """The machine of a file, with relative paths of its fits turned into absolute ones, from the folder of the file."""
-    paths = tuple(str((Path(file).parent / name).resolve()) if _is_path(name) else name for name in machine.fit)
-    return machine if paths == machine.fit else machine.model_copy(update={"fit": paths})
-
-
-def _is_path(name: str) -> bool:
-    return Path(name).suffix in (".yaml", ".yml") or len(Path(name).parts) > 1
-
-
 def find_fit(name_or_path: str | Path) -> Path:
     """The file of a shipped fit, or the path itself if it looks like one. Raises ValueError with the nearest name."""
     name = str(name_or_path)
-    if _is_path(name):
+    if is_path(name):
         if Path(name).is_file():
             return Path(name)
         raise ValueError(f"fit {name!r}: no such file")

@@ -4,6 +4,7 @@ Each number of a file carries a flag on its line: *verified* (read in the named 
 (arithmetic on verified numbers), *recalled* (known, not read again) or *conflicting* (sources disagree; both are told).
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -123,3 +124,14 @@ class GpuMachine(BaseModel):
         if self.calibrated and own:
             return "calibrated"
         return "anchored" if kind in self.scale else "blind"
+
+
+def beside(machine: GpuMachine, file: str) -> GpuMachine:
+    """The machine of a file, with relative paths of its fits turned into absolute ones, from the folder of the file."""
+    paths = tuple(str((Path(file).parent / name).resolve()) if is_path(name) else name for name in machine.fit)
+    return machine if paths == machine.fit else machine.model_copy(update={"fit": paths})
+
+
+def is_path(name: str) -> bool:
+    """Whether a fit is named by its file."""
+    return Path(name).suffix in (".yaml", ".yml") or len(Path(name).parts) > 1
