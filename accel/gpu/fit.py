@@ -5,6 +5,12 @@ Each class of kernels has its section, in a file of its own beside this one. A s
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from accel.gpu.convolution import ConvolutionFit
+from accel.gpu.energy import EnergyFit
+from accel.gpu.gemm import GemmFit
+from accel.gpu.memory_bound import MemoryBoundFit
+from accel.gpu.transfer import TransferFit
+
 _STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
@@ -27,3 +33,9 @@ class Fit(BaseModel):
     """records, date, commit, command"""
     error: dict[str, Error] = {}
     """by class (`Estimate.kind`)"""
+    gemm: dict[str, GemmFit] | None = None
+    """by format: bf16 (fp16 too), int8, fp8"""
+    memory_bound: MemoryBoundFit | None = None
+    convolution: ConvolutionFit | None = None
+    transfer: TransferFit | None = None
+    energy: EnergyFit | None = None

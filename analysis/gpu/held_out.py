@@ -33,21 +33,21 @@ def calibrates(m: ArrayLike, n: ArrayLike, k: ArrayLike) -> NDArray[np.bool_]:
     """Which products of a published set may be fitted; the rule was settled before the first fit, for every device.
 
     Of the (N, K) pairs, sorted by N K then N, and of the values of M, sorted, every second one is held out, starting
-    with the second. Of a shape that was measured twice only the first row calibrates; its other rows are in neither set.
+    with the second. Of a shape that was measured twice only the first row calibrates; the other is in neither set.
     """
     shapes = list(zip(*(np.asarray(axis).tolist() for axis in (m, n, k)), strict=True))
     pairs = set(sorted({(n, k) for _, n, k in shapes}, key=lambda pair: (pair[0] * pair[1], pair[0]))[::2])
     rows = set(sorted({m for m, _, _ in shapes})[::2])
-    return np.array([m in rows and (n, k) in pairs for m, n, k in shapes], dtype=bool) & _first(shapes)
+    return np.array([m in rows and (n, k) in pairs for m, n, k in shapes], dtype=np.bool_) & _first(shapes)
 
 
 def held_out(m: ArrayLike, n: ArrayLike, k: ArrayLike) -> NDArray[np.bool_]:
     """Which products judge a fit to those that `calibrates` names: all whose shape calibrates nothing."""
     shapes = list(zip(*(np.asarray(axis).tolist() for axis in (m, n, k)), strict=True))
     fitted = {shape for shape, yes in zip(shapes, calibrates(m, n, k), strict=True) if yes}
-    return np.array([shape not in fitted for shape in shapes], dtype=bool)
+    return np.array([shape not in fitted for shape in shapes], dtype=np.bool_)
 
 
 def _first(shapes: list[tuple[int, int, int]]) -> NDArray[np.bool_]:
-    seen: set[tuple[int, int, int]] = set()
-    return np.array([not (shape in seen or seen.add(shape)) for shape in shapes], dtype=bool)  # type: ignore[func-returns-value]
+    first = {shape: place for place, shape in reversed(list(enumerate(shapes)))}
+    return np.array([first[shape] == place for place, shape in enumerate(shapes)], dtype=np.bool_)

@@ -1,0 +1,181 @@
+"""Fit the model of library products (`dataflow/gpu/gemm.py`) to measured times of one device and format.
+
+    section = fit_gemm(load_machine("h200"), "bf16", m, n, k, us)
+
+What is maximised is the likelihood of a mixture: each candidate tile, by its chance, with a Laplace distribution around
+the log of its time; and a prior on every number, wide where only measurements can tell (`PRIORS`). The tile that ran is
+not asked for; where a profiler knows it, `tiles` may narrow the candidates.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accel.gpu.gemm import Choice, GemmFit, Tile
+from accel.gpu.machine import GpuMachine
+from dataflow.gpu.estimate import Floats
+from dataflow.gpu.gemm import Problem, candidate_times
+from dataflow.gpu.selector import chances
+from dataflow.gpu.tiles import Blocks, Candidates
+
+Vector = NDArray[np.float64]
+Shape = tuple[int, int]
+SPREAD = 0.05  # of the Laplace distribution: what a tile's own time may be off by
+RESOLUTION_S = 0.35e-6  # of a measured time, added to it: published times come in whole microseconds
+_UNLIKELY = 1e-3  # density of a point that no candidate explains
+_RESIDENT, _SHARPNESS = 0.5, 8.0  # counters of an H200: activations of 0.45 L2 stay, of 0.65 leave
+
+PRIORS = {  # middle, and spread of its log
+    "start_cycles": (5000.0, 0.4),
+    "wave_cycles": (1000.0, 0.5),
+    "end_cycles": (1000.0, 0.5),
+    "split_cycles": (3000.0, 0.5),
+    "memory_share": (0.87, 0.05),
+    "cache_bytes": (34.0, 0.15),
+    "port_bytes": (60.0, 0.15),
+    "slowing": (0.15, 0.5),
+    "slowing_s": (5e-4, 0.7),
+    "overlap": (4.0, 0.4),
+}
+CHOICE = {  # middle and spread
+    "time": (2.5, 1.0),  # its log
+    "idle": (0.0, 2.0),
+    "padding": (0.0, 2.0),
+    "split": (0.0, 2.0),
+    "splits": (0.0, 2.0),
+    "blocks": (0.0, 2.0),
+}
+_SPEED_SPREAD, _LIKING_SPREAD = 0.3, 1.5
+AMPERE: tuple[Shape, ...] = ((64, 64), (64, 128), (128, 64), (128, 128), (64, 256), (256, 64), (128, 256), (256, 128))
+SPLITS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a fit starts from: tiles (rows, columns), parts of K, and how fast inner loops of tiles are thought to be.
+
+    steady      times come from loops that repeat a call: the power limit acts at once
+    perimeter   of a tile over its area, in 1 / outputs, at which the inner loop is half as fast
+    """
+
+    tiles: tuple[Shape, ...] = AMPERE
+    parts: tuple[int, ...] = SPLITS
+    peak: float = 0.9
+    perimeter: float = 10.0
+    steady: bool = False
+    least_rows: int = 1
+
+    def speed(self, tile: Shape) -> float:
+        """Before any measurement."""
+        return self.peak / (1 + self.perimeter * (1 / tile[0] + 1 / tile[1]))
+
+
+FAMILIES = {"sm_80": Family(perimeter=9.0), "sm_90": Family(perimeter=14.0)}
+
+
+class Vectors:
+    """Between a `GemmFit` and the vector that an optimiser moves; `centre` and `spread` are those of the prior."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.free = [name for name in PRIORS if not (family.steady and name == "slowing_s")]
+        priors = [(np.log(PRIORS[name][0]), PRIORS[name][1]) for name in self.free]
+        priors += [(np.log(family.speed(tile)), _SPEED_SPREAD) for tile in family.tiles]
+        priors += list(CHOICE.values()) + [(0.0, _LIKING_SPREAD)] * len(family.tiles)
+        self.centre, self.spread = np.array(priors).T
+
+    def section(self, vector: Vector) -> GemmFit:
+        """The numbers by name."""
+        family, count = self.family, len(self.family.tiles)
+        cuts = np.cumsum([len(self.free), count, len(CHOICE)])
+        logs, speeds, choice, likings = np.split(vector, cuts)
+        numbers: dict[str, Any] = dict(zip(self.free, np.exp(logs).tolist(), strict=True))
+        numbers["memory_share"] = min(numbers["memory_share"], 1.0)
+        numbers["overlap"] = max(numbers["overlap"], 1.0)
+        taste = dict(zip(CHOICE, choice.tolist(), strict=True))
+        taste["time"] = float(np.exp(taste["time"]))
+        tiles = [
+            Tile.model_construct(rows=rows, columns=columns, speed=float(np.exp(speed)), liking=float(liking))
+            for (rows, columns), speed, liking in zip(family.tiles, speeds, likings, strict=True)
+        ]
+        return GemmFit.model_construct(
+            **{"slowing_s": 0.0} | numbers,
+            resident=_RESIDENT,
+            sharpness=_SHARPNESS,
+            least_rows=family.least_rows,
+            tiles=tuple(tiles),
+            parts=family.parts,
+            choice=Choice.model_construct(**taste),
+        )
+
+    def doubt(self, vector: Vector) -> float:
+        """Of the prior, in nats."""
+        return float(0.5 * np.sum(((vector - self.centre) / self.spread) ** 2))
+
+
+def fit_gemm(
+    machine: GpuMachine,
+    format: str,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    us: ArrayLike,
+    *,
+    family: Family | None = None,
+    resolution_s: float = RESOLUTION_S,
+    steps: int = 200,
+) -> GemmFit:
+    """The section of a format from paired arrays of measured products. Takes about ten seconds for 240 of them.
+
+    `family` is that of the architecture unless given. Raises ValueError for an architecture without one, and where
+    there are fewer points than tiles.
+    """
+    from scipy.optimize import minimize
+
+    start = family or _family(machine)
+    problem = Problem.of(format, m, n, k, 1, start.least_rows)
+    if len(problem.m) < len(start.tiles):
+        raise ValueError(f"fit_gemm: needs a point a tile, {len(start.tiles)} or more, got {len(problem.m)}")
+    vectors = Vectors(start)
+    measured = np.log(np.asarray(us, dtype=np.float64) * 1e-6)[:, None]
+    width = SPREAD + resolution_s / np.exp(measured)
+
+    def surprise(vector: Vector) -> float:
+        logs, weight = mixture(machine, vectors.section(vector), problem)
+        off = np.sqrt((logs - measured) ** 2 + 1e-5)
+        density = (weight * np.exp(-off / width) / width).sum(axis=1) + _UNLIKELY
+        return vectors.doubt(vector) - float(np.log(density).sum())
+
+    found = minimize(surprise, vectors.centre, method="L-BFGS-B", options={"maxiter": steps, "maxfun": 10**6})
+    return GemmFit.model_validate(vectors.section(found.x).model_dump())
+
+
+def _family(machine: GpuMachine) -> Family:
+    name = machine.architecture.rstrip("a")
+    if name not in FAMILIES:
+        raise ValueError(f"fit_gemm: no tiles of a library known for {name}, only for {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def mixture(machine: GpuMachine, fit: GemmFit, problem: Problem) -> tuple[Floats, Floats]:
+    """(log of seconds, chance), each [points, candidates]."""
+    one = Candidates.of(fit)
+    blocks = Blocks.of(one, problem.m, problem.n, problem.k, problem.batch, machine.multiprocessors)
+    logs = np.log(candidate_times(machine, fit, problem, one, blocks).seconds)
+    return logs, chances(fit.choice, one, blocks, logs, problem.m, machine.multiprocessors)
+
+
+def folds(m: ArrayLike, n: ArrayLike, k: ArrayLike, count: int = 4) -> Sequence[NDArray[np.bool_]]:
+    """Points left out in turn, for choosing a model by calibration points alone: whole (N, K) pairs and whole M."""
+    rows = np.unique(np.asarray(m), return_inverse=True)[1]
+    sizes = np.asarray(n, dtype=np.float64) * np.asarray(k)
+    pairs = np.unique(sizes + np.asarray(n) / 1e9, return_inverse=True)[1]
+    return [(pairs % count == fold) | (rows % count == (fold + 1) % count) for fold in range(count)]
+
+
+def cross_validated(fit: Callable[[NDArray[np.bool_]], Floats], left_out: Sequence[NDArray[np.bool_]]) -> Floats:
+    """Predicted seconds of each fold by a fit to the rest, one after another; `fit(kept)` predicts all points."""
+    return np.concatenate([fit(~fold)[fold] for fold in left_out])
