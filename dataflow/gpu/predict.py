@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from accel.gpu.formats import Format, resolve
-from accel.gpu.loading import section
+from accel.gpu.loading import has_section, section
 from accel.gpu.machine import GpuMachine
 from accel.machine import load_machine
 from dataflow.gpu.convolution import convolution
@@ -23,6 +23,7 @@ from dataflow.gpu.gemm import gemm
 from dataflow.gpu.memory_bound import by_rows
 from dataflow.gpu.prediction import Prediction, predicted, with_warning
 from dataflow.gpu.transfer import copy_over, copy_within
+from dataflow.gpu.w4 import w4_gemm
 
 AnyMachine = GpuMachine | str | Path
 
@@ -60,10 +61,12 @@ def told(
 
 
 _LIBRARY = {"fp32": "bf16", "fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
+_OURS = ("w4a8", "w4a8_group", "w4a16", "w8a8")  # kernels of `gpu_kernels`, from sm_80 on
 _LEFT_OUT_GEMM = (
     "co-resident blocks, clusters, epilogues beyond a cast",
     "slow paths of N or K that are no multiple of 16 bytes",
 )
+_LEFT_OUT_OURS = ("bias; the quantizer of activations", "the library's kernels for small batches")
 
 
 def predict_gemm(
@@ -87,16 +90,20 @@ def predict_gemm(
 
 
 def _gemm(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], rank: int, fused: bool) -> Prediction:
+    m, n, k = asked.values()
     name = "bf16" if chosen.name == "fp16" else chosen.name
-    return told(
-        device,
-        "gemm",
-        lambda one, fit: gemm(one, fit, name, *asked.values()),
-        asked,
-        key=_LIBRARY[chosen.name],
-        format=chosen.name,
-        left_out=_LEFT_OUT_GEMM,
-    )
+    more: dict[str, Any] = {"format": chosen.name, "left_out": _LEFT_OUT_GEMM}
+    if name in _OURS and capability(device) >= 80 and has_section(device, "w4"):
+        more["left_out"] = _LEFT_OUT_OURS
+        return told(device, "w4", lambda one, fit: w4_gemm(one, fit, name, m, n, k), asked, **more)
+    if name not in _LIBRARY:
+        raise ValueError(f"{device.name}: no fit of it has a section w4, which {name} needs; calibrate one that does")
+    return told(device, "gemm", lambda one, fit: gemm(one, fit, name, m, n, k), asked, key=_LIBRARY[name], **more)
+
+
+def capability(machine: GpuMachine) -> int:
+    """Compute capability as a number: 90 of sm_90."""
+    return int("".join(filter(str.isdigit, machine.architecture)))
 
 
 _LEFT_OUT_MOVING = (
