@@ -190,6 +190,7 @@ def copy(
 def _put(found: Sequence[Any], as_json: bool) -> None:
     from analysis.gpu import predict
 
+    found = predict.doubted(found)
     for text in predict.warnings(found):
         say(f"warning: {text}")
     if as_json:

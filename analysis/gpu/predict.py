@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.gpu.anchors import disagreement
 from analysis.quantities import shown
-from dataflow.gpu.prediction import Prediction
+from dataflow.gpu.prediction import Prediction, with_warning
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
@@ -29,6 +30,11 @@ def notes(predictions: Sequence[Prediction]) -> list[str]:
     """Sentences under a table: what was left out, each once."""
     left = dict.fromkeys(gap for prediction in predictions for gap in prediction.left_out)
     return [f"left out: {gap}" for gap in left]
+
+
+def doubted(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """With a warning where published sources disagree by more than the band."""
+    return [with_warning(one, disagreement(one)) for one in predictions]
 
 
 def warnings(predictions: Sequence[Prediction]) -> list[str]:

@@ -28,7 +28,7 @@ def test_a_single_anchor_is_blind() -> None:
 
 
 def test_rows_that_are_only_scored_scale_nothing() -> None:
-    both = group(2.0, 2.0) + [replace(ONE, id="p", role="prediction", seconds=10.0)]
+    both = [*group(2.0, 2.0), replace(ONE, id="p", role="prediction", seconds=10.0)]
     rows = {row.anchor.id: row for row in scaled(both, lambda one: 1.0)}
     assert rows["x.0"].left_out_s == pytest.approx(2.0)
     assert rows["p"].left_out_s == 1.0
