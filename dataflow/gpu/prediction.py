@@ -78,7 +78,7 @@ class Prediction:
 
     def row(self, index: int) -> dict[str, Any]:
         """One point."""
-        numbers = {name: float(getattr(self, name)[index]) for name in _NUMBERS}
+        numbers = {name: _number(name, float(getattr(self, name)[index])) for name in _NUMBERS}
         parts = {name: _at(getattr(self, name), index) for name in ("operations", "terms")}
         return {
             "machine": self.machine,
@@ -108,6 +108,11 @@ _NUMBERS = (
     *("latency_s", "low_s", "high_s", "floor_s", "dram_bytes", "dram_read_bytes", "dram_write_bytes", "l2_bytes"),
     *("sustained_s", "energy_j", "dynamic_j", "power_w"),
 )
+
+
+def _number(name: str, value: float) -> float | int:
+    """Bytes are whole: what the L2 fails to keep of a small operand is a share of one."""
+    return round(value) if name.endswith("_bytes") else value
 
 
 def _at(values: Mapping[str, Floats], index: int) -> dict[str, float]:
