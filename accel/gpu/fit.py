@@ -10,6 +10,7 @@ from accel.gpu.energy import EnergyFit
 from accel.gpu.gemm import GemmFit
 from accel.gpu.memory_bound import MemoryBoundFit
 from accel.gpu.transfer import TransferFit
+from accel.gpu.w4 import W4Fit
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -39,3 +40,4 @@ class Fit(BaseModel):
     convolution: ConvolutionFit | None = None
     transfer: TransferFit | None = None
     energy: EnergyFit | None = None
+    w4: W4Fit | None = None
