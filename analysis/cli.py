@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from analysis.commands import (
+    calibrate,
     dram,
     fidelity,
     kernels,
@@ -42,6 +43,7 @@ app.command()(sweeps.sweep)
 app.command()(points.run)
 app.command()(reproduce.reproduce)
 app.command()(quantize.quantize)
+app.command()(calibrate.calibrate)
 app.add_typer(traces.app, name="trace")
 app.add_typer(machines.app, name="machine")
 app.add_typer(dram.app, name="dram")
