@@ -220,7 +220,7 @@ def portable_plan(kind: str, m: Whole, n: Whole, k: Whole, multiprocessors: int,
 def _kept(tiles: Whole, slots: Whole) -> Whole:
     """Large tiles that are not cut: all, unless a last wave would leave much idle (`portable.even`)."""
     waves = tiles / slots
-    idle = (np.ceil(waves) / waves > portable.MOST_IDLE) & (waves < portable.FEW_WAVES) & (tiles % slots > 0)
+    idle = (np.ceil(waves) / waves > portable.MOST_IDLE) & (waves < portable.FEW_WAVES)
     return np.where(idle, np.maximum(0, tiles // slots - 1) * slots, tiles)
 
 

@@ -129,6 +129,27 @@ def test_another_run_of_other_shapes() -> None:
         assert off.mean() < 0.09, kind
 
 
+@pytest.mark.parametrize("name", ("calibration_h200.json", "calibration_h200_second_machine.json"))
+def test_bytes_of_the_memory_are_those_that_the_profiler_counts(name: str) -> None:
+    rows = [row for row in json.loads((RESULTS / name).read_text())["rows"] if row["part"] == "counters"]
+    ours = [row for row in rows if row["of"].startswith("ours_")]
+    assert len(ours) >= 10
+    for row in ours:
+        found = run(gpu("h200"), row["of"].removeprefix("ours_"), row["m"], row["n"], row["k"])
+        assert found.dram_read_bytes[0] == pytest.approx(row["dram_read_bytes"], rel=0.01)
+
+
+def test_a_small_cache_reads_weights_for_each_band_of_tokens() -> None:
+    """4096 tokens are 32 tiles of 128, four bands of 8; without any L2 activations and outputs cross as well."""
+    none = gpu("h200").cache.model_copy(update={"bytes": 1})
+    plenty = gpu("h200").cache.model_copy(update={"bytes": 1 << 40})
+    weights, m, n, k = 28672 * 4096 / 2, 4096, 28672, 4096
+    small, large = (run(gpu("h200", cache=cache), "portable_channel", m, n, k) for cache in (none, plenty))
+    assert (large.dram_read_bytes[0], large.dram_write_bytes[0]) == (weights, 0)
+    assert small.dram_read_bytes[0] == pytest.approx(4 * weights + m * k)
+    assert small.dram_write_bytes[0] == pytest.approx(2 * m * n)
+
+
 @pytest.mark.parametrize(
     ("name", "format", "kind"),
     [
