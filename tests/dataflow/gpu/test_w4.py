@@ -129,7 +129,7 @@ def test_another_run_of_other_shapes() -> None:
         assert off.mean() < 0.09, kind
 
 
-@pytest.mark.parametrize("name", ("calibration_h200.json", "calibration_h200_second_machine.json"))
+@pytest.mark.parametrize("name", ["calibration_h200.json", "calibration_h200_second_machine.json"])
 def test_bytes_of_the_memory_are_those_that_the_profiler_counts(name: str) -> None:
     rows = [row for row in json.loads((RESULTS / name).read_text())["rows"] if row["part"] == "counters"]
     ours = [row for row in rows if row["of"].startswith("ours_")]
