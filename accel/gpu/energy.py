@@ -38,14 +38,14 @@ DEVICE_PJ_PER_BIT: Mapping[str, float] = MappingProxyType(
 _VOLTS, _VOLTS_PER_GHZ = 0.45, 0.25  # assumed: 0.8 V at 1.4 GHz, 0.95 V at 2 GHz; GPUs print no such table
 LEAST_CLOCK = 0.2  # of `clock_hz`: power alone never lowers it further
 
-# assumed: half the bits, half the energy; a special function takes what some multiply-adds take
+# assumed: half the bits, half the energy; an integer instruction takes what a multiply-add does, an exponential two
 LIKE = {
     "fp8": (("int8", 1.0), ("fp16", 0.5)),
     "int8": (("fp8", 1.0), ("fp16", 0.5)),
     "int4": (("int8", 0.5), ("fp16", 0.25)),
     "nvfp4": (("fp8", 0.5), ("fp16", 0.25)),
     "half2": (("fp32", 0.5),),
-    "int32": (("fp32", 1.0),),
+    "int32": (("fp32", 2.0),),
     "special": (("fp32", 4.0),),
 }
 

@@ -20,6 +20,8 @@ class MovingKernel(BaseModel):
     """issue slots of a multiprocessor (128 threads' worth a cycle) that an element takes, waits included"""
     missed_slots: NotNegative = 0.0
     """more of them where its bytes are not in the L2: what few loads in flight cost"""
+    reread_slots: NotNegative = 0.0
+    """more of them where a row that is read twice has left the L1"""
     row_slots: NotNegative = 0.0
     """and that a row takes, for kernels that work by rows"""
     chain_cycles: NotNegative = 0.0
@@ -27,7 +29,7 @@ class MovingKernel(BaseModel):
     split_cycles: NotNegative = 0.0
     """of latency more where a reduction's row is split over blocks"""
     full_cycles: NotNegative = 0.0
-    """of latency more where blocks are on most multiprocessors: an early start of the next launch hides it no longer"""
+    """of latency more where warps fill the schedulers: an early start of the next launch hides it no longer"""
     memory_share: Positive = 1.0
     """of the bandwidth of DRAM and L2 that a plain kernel reaches: what its order of addresses costs"""
 

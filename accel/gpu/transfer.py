@@ -20,6 +20,10 @@ class Link(BaseModel):
     """that the host takes to enqueue one: in a stream none comes faster"""
     share: Positive
     """of `pcie_bytes_per_s` that a long copy reaches; from pageable memory it is the host that limits"""
+    stage_bytes: NotNegative = 0.0
+    """at the beginning of a copy, that pass through a buffer of the driver while nothing else moves"""
+    stage_share: Positive = 1.0
+    """of `pcie_bytes_per_s`: how fast these do, beside the rest"""
     far_share: Positive | None = None
     """and where the buffer is larger than the host's caches (`far_bytes`); None: the same"""
     far_bytes: Positive = 1.0

@@ -111,7 +111,13 @@ def fit_transfer(machine: GpuMachine, memory: MemoryBoundFit, rows: Rows) -> Tra
             f"{link}.latency_s": latency,
             f"{link}.share": Parameter(0.8 if link in PINNED else 0.3, 0.01, 1.5),
         }
-        parameters |= {f"{link}.call_s": Parameter(5e-6, 1e-6, 1e-4)} if link in PINNED else {}
+        if link in PINNED:
+            parameters[f"{link}.call_s"] = Parameter(5e-6, 1e-6, 1e-4)
+        else:
+            parameters |= {
+                f"{link}.stage_bytes": Parameter(2e6, 2e5, 1e7),
+                f"{link}.stage_share": Parameter(0.6, 0.05, 50),
+            }
     parameters |= {f"{FAR}.far_share": Parameter(0.16, 0.01, 1.5)}
     seconds = np.array([1e-6 * row["us"] for row in used])
     values = fitted(parameters, lambda some: np.log(predict_transfers(machine, _links(some), memory, used) / seconds))
@@ -127,7 +133,9 @@ def _link(values: Mapping[str, float], name: str) -> Link:
     latency, share = values[f"{name}.latency_s"], values[f"{name}.share"]
     far = values.get(f"{name}.far_share")
     call_s = values.get(f"{name}.call_s", 0.0)
-    return Link(latency_s=latency, call_s=call_s, share=share, far_share=far, far_bytes=FAR_BYTES if far else 1.0)
+    stage = {key: values[f"{name}.{key}"] for key in ("stage_bytes", "stage_share") if f"{name}.{key}" in values}
+    far_bytes = FAR_BYTES if far else 1.0
+    return Link(latency_s=latency, call_s=call_s, share=share, far_share=far, far_bytes=far_bytes, **stage)
 
 
 def predict_transfers(machine: GpuMachine, fit: TransferFit, memory: MemoryBoundFit, rows: Rows) -> Floats:

@@ -1,7 +1,7 @@
 """Fits energy (`accel/gpu/energy.py`) to loops whose power the driver's counter told: part `energy` of a record."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from accel.gpu.energy import DEVICE_PJ_PER_BIT, LIKE, EnergyFit, node_scale, squ
 from accel.gpu.fit import Error
 from accel.gpu.machine import GpuMachine
 from analysis.gpu.held_out import error
-from dataflow.gpu.energy import at_clock, total_j
-from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.energy import at_clock, throttled, total_j
+from dataflow.gpu.estimate import Estimate
 from dataflow.gpu.moving_kernels import OPERATORS
 
 UNITS = {"bf16": "fp16", "w4a16": "fp16", "fp8": "fp8", "fma32": "fp32", "exp2": "special"}  # others: int8
@@ -19,8 +19,9 @@ UNITS = {"bf16": "fp16", "w4a16": "fp16", "fp8": "fp8", "fma32": "fp32", "exp2":
 QUIET = ("multiply-add", "exponentials", "int8 by wgmma", "int8 by mma.sync")
 FITTED = ("fp16", "int8", "fp8", "fp32")  # others take what these do (`accel.gpu.energy.LIKE`)
 TILE = 128, 256  # of a product: what its operands cross the L2 for
+STREAMS = 0.7  # of the memory's peak: above it memory limits a loop, not the clock
 KEYS = 128  # queries of prefill attention that share a read of the keys
-HEAD, SCORE_OPERATIONS = 128, 24.0  # head size of these loops; instructions a score, half of its issue slots
+HEAD, SCORE_OPERATIONS = 128, 48.0  # head size of these loops; two an instruction, of a score, half of its issue slots
 # assumed: integer operations that unpack a 4-bit value (tables of the kernels' READMEs), values = 2 a byte
 UNPACKED = {"w4a8_channel": 1.0, "w4a8_group": 1.5, "w4a16": 1.5, "portable_channel": 1.0, "kv4": 2.5}
 OPERANDS = {"fp16": 2.0, "int8": 1.0, "fp8": 1.0}  # bytes
@@ -79,7 +80,9 @@ def _operands(row: Mapping[str, Any], counts: Mapping[str, float]) -> float:
     if name.startswith("prefill"):
         return work / KEYS
     if name.split()[-1].count("x") == 2:
-        return float(max(row["dram_bytes"], work / 2 * OPERANDS[unit] * (1 / TILE[0] + 1 / TILE[1])))
+        x_bytes = OPERANDS[unit]
+        w_bytes = 0.5 if row["format"] in UNPACKED else x_bytes
+        return float(max(row["dram_bytes"], work / 2 * (x_bytes / TILE[1] + w_bytes / TILE[0])))
     return float(row["dram_bytes"])
 
 
@@ -147,8 +150,33 @@ def _columns(machine: GpuMachine, one: Loop, units: Sequence[str]) -> list[float
     return [*moved, *(logic * counts.get(unit, 0.0) for unit in units)]
 
 
+def as_used(machine: GpuMachine, fit: EnergyFit, one: Loop) -> tuple[float, float]:
+    """(watts, seconds) of a loop of which only the time at the highest clock is known: what a prediction has.
+
+    That time is not measured where the limit lowered the clock: it is put at the measured one times the clock's share,
+    or at the measured one where memory limits.
+    """
+    made = estimate(one)
+    streams = one.dram_bytes / one.seconds > STREAMS * machine.memory.peak_bytes_per_s
+    seconds = made.seconds * (1.0 if streams else min(1.0, one.clock))
+    found = throttled(machine, fit, replace(made, seconds=seconds, terms={"dram" if streams else "tensor": seconds}))
+    return float(found.power_w[0]), float(found.seconds[0])
+
+
 def errors(machine: GpuMachine, fit: EnergyFit, found: Sequence[Loop]) -> dict[str, Error]:
-    """Of held-out loops."""
-    held = [one for one in found if one.held_out]
-    ours: Floats = np.array([predicted_w(machine, fit, one) for one in held])
-    return {"power": error(ours, np.array([one.power_w for one in held]))}
+    """Of held-out loops: power and energy as predictions give them; power where time and clock are given.
+
+    Chains in registers, to which nothing is fitted, stand apart.
+    """
+    held = [one for one in found if one.held_out and one.name not in QUIET]
+    quiet = [one for one in found if one.held_out and one.name in QUIET]
+    if not held:
+        return {}
+    used = np.array([as_used(machine, fit, one) for one in held])
+    watts, seconds = (np.array([getattr(one, name) for one in held]) for name in ("power_w", "seconds"))
+    told = {"power": error(used[:, 0], watts), "energy": error(used[:, 0] * used[:, 1], watts * seconds)}
+    told["power: time and clock given"] = error([predicted_w(machine, fit, one) for one in held], watts)
+    if quiet:
+        ours = [predicted_w(machine, fit, one) for one in quiet]
+        told["power: chains in registers"] = error(ours, [one.power_w for one in quiet])
+    return told

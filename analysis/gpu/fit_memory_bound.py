@@ -33,9 +33,11 @@ LATENCY = {"unary_float32": "unary", "scale_rows": "small", "scale_columns": "sm
 LATENCY |= {"reduce_float32": "reduce", "reduce_all": "reduce"}
 STEPS = [step for one in OPERATORS.values() for step in one.steps]
 BY_ROWS = {name for step in STEPS for name in (step.kernel, step.short_kernel) if step.blocks == "rows" and name}
+REREADS = {step.kernel for step in STEPS if step.rereads}
 REDUCE = {step.kernel for step in STEPS if step.blocks.startswith("reduce")}
 SLOW = {"widen", "scale_rows", "scale_columns", "cat", "transpose"}  # kernels with few loads in flight
 DEFAULTS = {
+    "reread_slots": 0.0,
     "row_slots": 0.0,
     "chain_cycles": 0.0,
     "split_cycles": 0.0,
@@ -93,6 +95,8 @@ def parameters(kernels: Sequence[str]) -> dict[str, Parameter]:
             found[f"{LATENCY.get(name, name)}.split_cycles"] = Parameter(5000.0, 10.0, 5e4)
         if name in BY_ROWS | REDUCE | SLOW:
             found[f"{name}.missed_slots"] = Parameter(5.0, 0.1, 500.0)
+        if name in REREADS:
+            found[f"{name}.reread_slots"] = Parameter(5.0, 0.1, 500.0)
         if name in QUANTIZERS.values():
             found[f"{name}.full_cycles"] = Parameter(1000.0, 10.0, 2e4)
     return found

@@ -9,7 +9,7 @@ kernels before it change the layout of inputs and weights and one behind that of
 more kernel. They are counted, not hidden. Left out: Winograd and FFT (not chosen for 16-bit types here).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from accel.gpu.convolution import ConvolutionFit
 from accel.gpu.machine import GpuMachine
 from accel.gpu.memory_bound import MemoryBoundFit
 from dataflow.gpu.estimate import Estimate, Floats
-from dataflow.gpu.memory_bound import Work, columns, compulsory, joined, one_kernel, plain_work, resident, together
+from dataflow.gpu.memory_bound import columns, compulsory, joined, one_kernel, plain_work, resident, together
 
 TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (128, 64), (64, 64))  # outputs, out channels
 SINGLE_TILES = ((192, 192), (128, 160), (320, 128), (192, 128))  # more of them where there is one tap: a plain product
@@ -96,8 +96,7 @@ def _depthwise(
     channels_last: bool,
 ) -> Estimate:
     outputs = shapes.pixels * shapes.out
-    none = np.zeros_like(outputs)
-    work = Work(outputs, read, written, between, outputs * shapes.taps, none, none, none)
+    work = replace(plain_work(outputs, read, written, between), rows=outputs * shapes.taps)
     found = fit.kernels["depthwise_last" if channels_last else "depthwise_first"]
     return one_kernel(machine, memory, found, work, {"fp32": 2 * outputs * shapes.taps})
 

@@ -22,8 +22,11 @@ from accel.gpu.machine import GpuMachine
 from accel.gpu.memory_bound import MemoryBoundFit, MovingKernel
 from dataflow.gpu.estimate import Estimate, Floats
 from dataflow.gpu.moving_kernels import OPERATORS, Step
+from gpu_kernels.activations.config import PIECE, TREE
 
 THREADS, MOST_TURNS = 512, 256  # of PyTorch's reductions
+BLOCKS = 16  # of a multiprocessor, each with a row of a norm: 128 threads of 2048
+SCHEDULERS = 4  # of a multiprocessor
 LANES = 128  # threads whose instruction a multiprocessor issues in a cycle: 4 schedulers of 32, since Maxwell
 
 
@@ -32,19 +35,23 @@ class Work:
     """What one kernel does at many points, arrays [points].
 
     reuse_bytes   that pass between two uses of the same byte; infinite: everything is cold
+    fresh_bytes   of read_bytes, that the kernel before has just written: it and this one are all that passed
     rows          that its blocks work on; 0 where a kernel knows none
     turns         elements in turn: of a row, or of a thread of a reduction
     split         1 where a reduction's row is split over blocks
-    full          0 to 1: blocks on so many multiprocessors that the next launch, which may start early, finds no room
+    reread        elements of rows that are read again from the L2
+    full          0 to 1: so many warps that the next launch, which may start early, finds no room beside them
     """
 
     elements: Floats
     read_bytes: Floats
     write_bytes: Floats
     reuse_bytes: Floats
+    fresh_bytes: Floats
     rows: Floats
     turns: Floats
     split: Floats
+    reread: Floats
     full: Floats
 
 
@@ -69,7 +76,7 @@ def moved(
 def plain_work(elements: Floats, read_bytes: Floats, write_bytes: Floats, reuse_bytes: Floats) -> Work:
     """Of a kernel that knows no rows."""
     none = np.zeros_like(elements)
-    return Work(elements, read_bytes, write_bytes, reuse_bytes, none, none, none, none)
+    return Work(elements, read_bytes, write_bytes, reuse_bytes, *[none] * 6)
 
 
 def columns(*values: ArrayLike) -> list[Floats]:
@@ -136,26 +143,41 @@ def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimat
 def _work(machine: GpuMachine, step: Step, rows: Floats, width: Floats, between: Floats) -> Work:
     elements = rows * width if step.each == "element" else rows
     read, written = step.read_bytes * elements + step.row_bytes * rows, step.write_bytes * elements
-    none = np.zeros_like(rows)
+    flat = replace(plain_work(elements, read, written, between), fresh_bytes=step.fresh_bytes * elements)
     if step.blocks == "flat":
-        return plain_work(elements, read, written, between)
+        return flat
     if step.blocks == "rows":
-        full = filled(machine, step.quantizes, rows) if step.quantizes else none
-        return Work(elements, read, written, between, rows, width, none, full)
-    tall, wide = (rows, width) if step.blocks == "reduce rows" else (none + 1, elements)
+        return _by_blocks(machine, step, replace(flat, rows=rows, turns=width), width)
+    tall, wide = (rows, width) if step.blocks == "reduce rows" else (np.ones_like(rows), elements)
     turns, split = reduction(tall, wide)
-    return Work(elements, read, written, between, tall, turns, split, none)
+    return replace(flat, rows=tall, turns=turns, split=split)
 
 
-def filled(machine: GpuMachine, mode: str, rows: Floats) -> Floats:
-    """0 up to a quarter of the multiprocessors with a block of a quantizer, 1 from half of them on (measured).
+def _by_blocks(machine: GpuMachine, step: Step, work: Work, width: Floats) -> Work:
+    """Of kernels with a block a row: quantizers that may start early, norms that read a row twice."""
+    if step.quantizes:
+        groups, steps = shared_out(machine, step.quantizes, work.rows, width)
+        return replace(work, turns=TREE * PIECE * groups * steps, full=filled(machine, work.rows, groups))
+    held = np.minimum(BLOCKS, np.ceil(work.rows / machine.multiprocessors)) * step.read_bytes * width
+    again = step.rereads & (held > machine.shared_bytes)
+    return replace(work, reread=np.where(again, work.elements, 0.0))
 
-    Blocks of a row: `gpu_kernels/activations/config.py`, where a gate takes clusters on sm_90.
-    """
-    many = machine.multiprocessors
-    clusters = mode == "gate" and machine.architecture.startswith("sm_90")
-    each = np.where(8 * rows <= many, 8, np.where(rows <= many, 2, 1)) if clusters else 1
-    return np.asarray(np.clip(4 * each * rows / many - 1, 0.0, 1.0))
+
+def filled(machine: GpuMachine, rows: Floats, groups: Floats) -> Floats:
+    """0 up to half a warp of a quantizer for each scheduler, 1 from 1.7 on (measured)."""
+    warps = rows * groups * (TREE // 32) / (SCHEDULERS * machine.multiprocessors)
+    return np.asarray(np.clip((warps - 0.5) / 1.2, 0.0, 1.0))
+
+
+def shared_out(machine: GpuMachine, mode: str, rows: Floats, width: Floats) -> tuple[Floats, Floats]:
+    """(groups of TREE threads of a row, pieces of each thread), as `gpu_kernels/activations/config.py` chooses."""
+    few = rows <= machine.multiprocessors
+    clusters = np.where(few, np.where(8 * rows <= machine.multiprocessors, 8.0, 2.0), 1.0)
+    clusters = clusters if mode == "gate" and machine.architecture.startswith("sm_90") else np.ones_like(rows)
+    one = few if mode == "norm" else clusters > 1
+    rounds = np.ceil(width / (TREE * PIECE))
+    groups = np.minimum(4 * clusters, np.ceil(rounds / np.minimum(np.where(one, 1, 2), rounds)))
+    return groups, np.ceil(rounds / groups)
 
 
 def reduction(rows: Floats, width: Floats) -> tuple[Floats, Floats]:
@@ -169,6 +191,13 @@ def reduction(rows: Floats, width: Floats) -> tuple[Floats, Floats]:
     turns = np.where(alone, width / THREADS, width * shared / THREADS)
     split = alone & (turns >= MOST_TURNS)
     return np.where(split, 0.0, turns), split.astype(np.float64)
+
+
+def _missed(machine: GpuMachine, fit: MemoryBoundFit, work: Work, missed: Floats) -> tuple[Floats, Floats]:
+    """Bytes from and to DRAM."""
+    near = np.minimum(work.reuse_bytes, 2 * work.fresh_bytes + work.write_bytes)
+    fresh = work.fresh_bytes * (1.0 - resident(machine, fit, near)) if work.fresh_bytes.any() else 0.0
+    return missed * (work.read_bytes - work.fresh_bytes) + fresh, missed * work.write_bytes
 
 
 def joined(fit: MemoryBoundFit, *terms: Floats) -> Floats:
@@ -197,13 +226,14 @@ def one_kernel(
 ) -> Estimate:
     """A kernel whose numbers are given, at many points."""
     missed = 1.0 - resident(machine, fit, work.reuse_bytes)
+    from_dram, to_dram = _missed(machine, fit, work, missed)
     peak = machine.memory.peak_bytes_per_s * kernel.memory_share
-    dram = missed * (work.read_bytes / fit.read_share + work.write_bytes / fit.write_share) / peak
+    dram = (from_dram / fit.read_share + to_dram / fit.write_share) / peak
     both = work.read_bytes + work.write_bytes
     cache = machine.cache.bytes_per_s * kernel.memory_share
     read, written = work.read_bytes / (cache * fit.cache_read_share), work.write_bytes / (cache * fit.cache_write_share)
     slots = work.elements * (kernel.slots + missed * kernel.missed_slots) + work.rows * kernel.row_slots
-    issue = slots / (LANES * machine.multiprocessors * machine.clock_hz)
+    issue = (slots + work.reread * kernel.reread_slots) / (LANES * machine.multiprocessors * machine.clock_hz)
     latency = kernel.latency_cycles + kernel.split_cycles * work.split + kernel.full_cycles * work.full
     latency = latency / machine.clock_hz
     chain = kernel.chain_cycles * work.turns / machine.clock_hz
@@ -214,8 +244,8 @@ def one_kernel(
         kind=kind,
         seconds=np.maximum(launch + latency + busy, floor),
         floor_s=floor,
-        dram_read_bytes=missed * work.read_bytes,
-        dram_write_bytes=missed * work.write_bytes,
+        dram_read_bytes=from_dram,
+        dram_write_bytes=to_dram,
         l2_bytes=both,
         operations=operations or {},
         terms={

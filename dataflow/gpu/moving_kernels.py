@@ -16,22 +16,27 @@ class Step:
     kernel                    its name in the fit
     read_bytes, write_bytes   an element of the operator's input (each "element") or a row of it (each "row")
     row_bytes                 read once a row beside them: statistics, scales
+    fresh_bytes               of read_bytes, what the kernel before has just written
+    rereads                   reads its row twice: from the L1 as long as the rows of all blocks in flight fit
     blocks                    "rows": work on whole rows; "reduce rows", "reduce all": PyTorch's reductions
     quantizes                 mode of our quantizers of activations
     short_kernel              that takes its place for rows of up to `short_width`
-    operations                (unit, how many an element), about: for energy, time counts issue slots
+    operations                (unit, how many an element), about, an instruction counting as a multiply-add: two. For
+                              energy: time counts issue slots
     """
 
     kernel: str
     read_bytes: float
     write_bytes: float
     row_bytes: float = 0.0
+    fresh_bytes: float = 0.0
     each: Literal["element", "row"] = "element"
     blocks: Literal["flat", "rows", "reduce rows", "reduce all"] = "flat"
+    rereads: bool = False
     quantizes: str = ""
     short_kernel: str = ""
     short_width: float = 0.0
-    operations: tuple[tuple[str, float], ...] = (("fp32", 1.0),)
+    operations: tuple[tuple[str, float], ...] = (("fp32", 8.0),)
 
 
 @dataclass(frozen=True)
@@ -49,64 +54,61 @@ class Operator:
     kind: str = "elementwise"
 
 
-# thread instructions an element, about: 0.7 of the issue slots that the time of these kernels shows, and exponentials
-_SIGMOID = (("fp32", 20.0), ("special", 2.0))
-_ERF = (("fp32", 30.0), ("special", 1.0))
-_TANH = (("fp32", 24.0), ("special", 2.0))
-_NORM = (("fp32", 8.0),)
-_SOFTMAX = (("fp32", 70.0), ("special", 2.0))  # three passes over the row
-_GATE = (("fp32", 27.0), ("special", 1.0))
+# about 0.7 of the issue slots that the time of kernels shows which they limit; others from their source
+_MOVE, _CAST, _ADD = (("fp32", 2.0),), (("fp32", 4.0),), (("fp32", 8.0),)
+_SIGMOID, _ERF = (("fp32", 40.0), ("special", 2.0)), (("fp32", 60.0), ("special", 1.0))
+_TANH, _SOFTMAX = (("fp32", 48.0), ("special", 2.0)), (("fp32", 140.0), ("special", 2.0))
+_NORM, _REDUCE, _GATE = (("fp32", 30.0),), (("fp32", 6.0),), (("fp32", 54.0), ("special", 1.0))
 Counts = tuple[tuple[str, float], ...]
 
 
-def _plain(kernel: str, read: float, write: float, operations: Counts = (("fp32", 1.0),)) -> Operator:
+def _plain(kernel: str, read: float, write: float, operations: Counts = _ADD) -> Operator:
     return Operator((Step(kernel, read, write, operations=operations),), read + write, read + write)
 
 
 def _rows(kernel: str, read: float, write: float, operations: Counts = _NORM) -> Operator:
-    return Operator(
-        (Step(kernel, read, write, blocks="rows", operations=operations),), read + write, read + write, "rows"
-    )
+    step = Step(kernel, read, write, rereads=True, blocks="rows", operations=operations)
+    return Operator((step,), read + write, read + write, "rows")
 
 
-_SILU, _MULTIPLY = Step("silu", 2, 2, operations=_SIGMOID), Step("binary", 4, 2)
+_SILU, _AGAIN = Step("silu", 2, 2, operations=_SIGMOID), Step("binary", 4, 2, fresh_bytes=2)
 _ELEMENTWISE = {
     "add": _plain("binary", 4, 2),
     "mul": _plain("binary", 4, 2),
-    "copy": _plain("copy", 2, 2, ()),
-    "to_float32": _plain("widen", 2, 4),
-    "to_bfloat16": _plain("narrow", 4, 2),
+    "copy": _plain("copy", 2, 2, _MOVE),
+    "to_float32": _plain("widen", 2, 4, _CAST),
+    "to_bfloat16": _plain("narrow", 4, 2, _CAST),
     "silu": Operator((_SILU,), 4, 4),
     "gelu": _plain("gelu", 2, 2, _ERF),
     "gelu_tanh": _plain("gelu_tanh", 2, 2, _TANH),
     "relu": _plain("unary", 2, 2),
     "add_float32": _plain("binary_float32", 8, 4),
-    "fill": _plain("fill", 0, 2, ()),
+    "fill": _plain("fill", 0, 2, _MOVE),
     # SiLU is stored and read again: 5 accesses where a fused kernel has 3
-    "silu_mul": Operator((_SILU, _MULTIPLY), 6, 6),
+    "silu_mul": Operator((_SILU, _AGAIN), 6, 6),
     # 1 + b, times a, plus b
-    "modulate": Operator((Step("unary", 2, 2), _MULTIPLY, _MULTIPLY), 6, 6),
+    "modulate": Operator((Step("unary", 2, 2), _AGAIN, _AGAIN), 6, 6),
 }
 _SOFTMAX_STEP = Step("softmax", 2, 2, blocks="rows", short_kernel="softmax_warp", short_width=1024, operations=_SOFTMAX)
 _ROWS = {
     "layer_norm": _rows("layer_norm", 2, 2),
     "rms_norm": _rows("rms_norm", 2, 2),
     "softmax": Operator((_SOFTMAX_STEP,), 4, 4, "rows"),
-    "mean_rows": Operator((Step("reduce", 2, 0, blocks="reduce rows"),), 2, 2, "rows"),
-    "sum": Operator((Step("reduce_all", 2, 0, blocks="reduce all"),), 2, 2, "rows"),
-    "cat": Operator((Step("cat", 2, 4, operations=()),), 6, 6, "rows"),  # of a tensor with itself
-    "transpose": Operator((Step("transpose", 2, 2, operations=()),), 4, 4, "rows"),
+    "mean_rows": Operator((Step("reduce", 2, 0, blocks="reduce rows", operations=_REDUCE),), 2, 2, "rows"),
+    "sum": Operator((Step("reduce_all", 2, 0, blocks="reduce all", operations=_REDUCE),), 2, 2, "rows"),
+    "cat": Operator((Step("cat", 2, 4, operations=_MOVE),), 6, 6, "rows"),  # of a tensor with itself
+    "transpose": Operator((Step("transpose", 2, 2, operations=_MOVE),), 4, 4, "rows"),
     # cast to float32, square, mean, add epsilon, root, multiply by it, cast back, multiply by the weight
     "rms_norm_eager": Operator(
         (
             Step("widen", 2, 4),
-            Step("unary_float32", 4, 4),
-            Step("reduce_float32", 4, 0, blocks="reduce rows"),
+            Step("unary_float32", 4, 4, fresh_bytes=4),
+            Step("reduce_float32", 4, 0, fresh_bytes=4, blocks="reduce rows", operations=_REDUCE),
             Step("small", 4, 4, each="row"),
             Step("small", 4, 4, each="row"),
             Step("scale_rows", 4, 4, row_bytes=4),
-            Step("narrow", 4, 2),
-            Step("scale_columns", 2, 2),
+            Step("narrow", 4, 2, fresh_bytes=4),
+            Step("scale_columns", 2, 2, fresh_bytes=2),
         ),
         14,
         4,

@@ -37,7 +37,8 @@ def copy_over(machine: GpuMachine, fit: TransferFit, way: str, size: ArrayLike) 
         raise ValueError(f"way: no such link, got {way!r} ({nearest(way, fit.links)})")
     (many,) = columns(size)
     link, into = fit.links[way], way.startswith("h2d")
-    bus = many / (machine.pcie_bytes_per_s * _share(link, many))
+    staged = np.minimum(many, link.stage_bytes) / link.stage_share
+    bus = (many / _share(link, many) + staged) / machine.pcie_bytes_per_s
     latency, call = np.full_like(many, link.latency_s), np.full_like(many, link.call_s)
     zero = np.zeros_like(many)
     floor = many / (machine.pcie_bytes_per_s * max(1.0, link.share))

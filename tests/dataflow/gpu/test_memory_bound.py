@@ -3,8 +3,9 @@ import pytest
 
 from accel.gpu.memory_bound import MemoryBoundFit, MovingKernel
 from accel.machine import load_machine
-from dataflow.gpu.memory_bound import by_rows, elementwise, moved, resident
+from dataflow.gpu.memory_bound import by_rows, elementwise, filled, moved, reduction, resident, shared_out
 from dataflow.gpu.moving_kernels import OPERATORS
+from gpu_kernels.activations.config import choose
 
 H200 = load_machine("h200")
 STEPS = [step for one in OPERATORS.values() for step in one.steps]
@@ -44,7 +45,9 @@ def test_everything_that_crosses_the_memory_bus_crosses_the_l2_and_all_of_it_whe
     dram = made.dram_read_bytes + made.dram_write_bytes
     assert (dram <= made.l2_bytes).all()
     cold = by_rows(H200, toy(), operator, SIZES / 256, 256, reuse_bytes=np.inf)
-    assert cold.dram_read_bytes + cold.dram_write_bytes == pytest.approx(cold.l2_bytes)
+    fresh = sum(step.fresh_bytes for step in OPERATORS[operator].steps) * SIZES
+    assert (cold.dram_read_bytes + cold.dram_write_bytes >= cold.l2_bytes - fresh - 1e-6).all()
+    assert (cold.dram_read_bytes + cold.dram_write_bytes)[-1] == pytest.approx(cold.l2_bytes[-1], rel=1e-3)
     assert cold.l2_bytes == pytest.approx(made.l2_bytes)
 
 
@@ -77,6 +80,26 @@ def test_more_bandwidth_cache_and_clock_are_never_slower() -> None:
     larger = H200.cache.model_copy(update={"bytes": 2 * H200.cache.bytes})
     for change in ({"memory": faster}, {"cache": larger}, {"clock_hz": 2 * H200.clock_hz}):
         assert (elementwise(H200.model_copy(update=change), toy(), "add", SIZES).seconds <= base).all()
+
+
+@pytest.mark.parametrize("mode", ["plain", "norm", "gate"])
+@pytest.mark.parametrize("machine", ["h200", "a100_80g_sxm"])
+def test_rows_of_quantizers_are_shared_out_as_the_operator_does(mode: str, machine: str) -> None:
+    gpu = load_machine(machine)
+    rows, width = (grid.ravel() for grid in np.meshgrid([1, 4, 16, 17, 66, 132, 133, 4096], [2048, 4096, 5120, 14336]))
+    groups, steps = shared_out(gpu, mode, rows.astype(float), width.astype(float))
+    hopper = gpu.architecture >= "sm_90"
+    shapes = [choose(mode, m, n, gpu.multiprocessors, hopper) for m, n in zip(rows, width, strict=True)]
+    assert groups.tolist() == [shape.groups for shape in shapes]
+    assert steps.tolist() == [shape.steps for shape in shapes]
+    assert set(filled(gpu, rows.astype(float), groups)) > {0.0, 1.0}
+
+
+def test_reductions_are_split_as_pytorch_does() -> None:
+    # (threads of a row, blocks of a row): 32 of 512 threads where there are 16 rows, 512 where a thread would have 256
+    turns, split = reduction(np.array([16.0, 16, 1, 1]), np.array([4096.0, 8192, 8192, 2**20]))
+    assert turns.tolist() == [128, 16, 16, 0]
+    assert split.tolist() == [0, 0, 0, 1]
 
 
 def test_unknown_names_are_told_with_the_nearest() -> None:
