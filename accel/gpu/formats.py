@@ -6,9 +6,15 @@ y [M, N] = x [M, K] W^T, W [N, K].
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from accel.fault import nearest
 from accel.gpu.machine import GpuMachine, Unit
+
+
+class _Needs(TypedDict):
+    needs: int
+    without: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Format:
     x_group, x_group_bits likewise of the activations
     channel_bits          scales and zeros of each output channel
     token_bits            scales (and sums) of each row of x
+    needs, without        compute capability that kernels of it need; what runs below
     runs                  what is timed: the kernel that the models know
     """
 
@@ -37,6 +44,8 @@ class Format:
     x_group_bits: int = 0
     channel_bits: int = 0
     token_bits: int = 0
+    needs: int = 0
+    without: str = ""
 
     def weight_bytes(self, n: float, k: float) -> float:
         """Bytes of W with its scales."""
@@ -49,6 +58,7 @@ class Format:
         return (m * k * self.x_bits + groups + m * self.token_bits) / 8
 
 
+_OURS: _Needs = {"needs": 80, "without": "w8a8"}  # cp.async and mma.sync of 8 bits
 _ALL = (
     Format("fp32", "fp32", 32, 32, 32, "float32", "torch.matmul on CUDA cores"),
     Format("fp16", "fp16", 16, 16, 16, "float32", "torch.matmul"),
@@ -57,8 +67,8 @@ _ALL = (
     Format("fp8", "fp8", 8, 8, 16, "float32", "torch._scaled_mm by rows, bf16 out", channel_bits=32, token_bits=32),
     Format("w8a8", "int8", 8, 8, 16, "int32", "INT8 with scales in the epilogue", channel_bits=16, token_bits=16),
     Format("w4a16", "fp16", 16, 4, 16, "float32", "weights unpacked to float16", group=128, group_bits=16),
-    Format("w4a8", "int8", 8, 4, 16, "int32", "QoQ with a scale a channel", channel_bits=32, token_bits=32),
-    Format("w4a8_group", "int8", 8, 4, 16, "int32", "QoQ with groups", 128, 16, channel_bits=16, token_bits=16),
+    Format("w4a8", "int8", 8, 4, 16, "int32", "QoQ with a scale a channel", channel_bits=32, token_bits=32, **_OURS),
+    Format("w4a8_group", "int8", 8, 4, 16, "int32", "QoQ with groups", 128, 16, 0, 0, 16, 16, **_OURS),
     Format("w4a4_int4", "int4", 4, 4, 16, "int32", "SVDQuant in INT4 (Nunchaku)", 64, 16, 64, 16),
     Format("w4a4_nvfp4", "nvfp4", 4, 4, 16, "float32", "SVDQuant in NVFP4 (Nunchaku)", 16, 8, 16, 8),
 )
@@ -101,12 +111,15 @@ def resolve(machine: GpuMachine, name: str) -> tuple[Format, str | None]:
     Raises ValueError for an unknown format, and where the machine names nothing in place of a missing unit.
     """
     asked = found = find_format(name)
-    while not getattr(machine.rates, found.unit):
-        found = _instead(machine, found)
+    while (other := _instead(machine, found)) is not None:
+        found = other
     return found, None if found is asked else _warning(machine, asked, found)
 
 
-def _instead(machine: GpuMachine, found: Format) -> Format:
+def _instead(machine: GpuMachine, found: Format) -> Format | None:
+    """What takes over, None where the format itself runs."""
+    if getattr(machine.rates, found.unit):
+        return FORMATS[found.without] if machine.capability < found.needs else None
     unit = machine.fallback.get(found.unit)
     if unit is None or (found.name, unit) not in _INSTEAD:
         has = "and its file names no fallback" if unit is None else f"and {unit} cannot take over {found.name}"
@@ -115,5 +128,9 @@ def _instead(machine: GpuMachine, found: Format) -> Format:
 
 
 def _warning(machine: GpuMachine, asked: Format, found: Format) -> str:
-    why = _WHY.get(asked.unit, "") if machine.rates.fp16 else _WHY["fp16"]
-    return f"{machine.name} has no {asked.unit} tensor cores ({why}): {asked.name} falls back to {found.name}"
+    if getattr(machine.rates, asked.unit):
+        lacks = f"is {machine.architecture}, kernels of {asked.name} need sm_{asked.needs}"
+    else:
+        why = _WHY.get(asked.unit, "") if machine.rates.fp16 else _WHY["fp16"]
+        lacks = f"has no {asked.unit} tensor cores ({why})"
+    return f"{machine.name} {lacks}: {asked.name} falls back to {found.name}"

@@ -119,6 +119,11 @@ class GpuMachine(BaseModel):
         """Operations a second of all multiprocessors at `clock_hz`; `unit` is a field of `Rates`."""
         return float(getattr(self.rates, unit)) * self.multiprocessors * self.clock_hz
 
+    @property
+    def capability(self) -> int:
+        """Compute capability as a number: 90 of sm_90."""
+        return int("".join(filter(str.isdigit, self.architecture)))
+
     def trust(self, kind: str, own: bool) -> Trust:
         """How a class is known here; `own`: its section comes from the first fit of `fit`."""
         if self.calibrated and own:

@@ -58,6 +58,11 @@ def attention(
     prefill: Annotated[bool, typer.Option("--prefill", help="Flash attention of whole prompts.")] = False,
     length: Annotated[Count | None, typer.Option(help="Prefill: tokens of each sequence.")] = None,
     causal: Annotated[bool, typer.Option("--causal/--full", help="Prefill: no token sees a later one.")] = True,
+    kept: Annotated[Count | None, typer.Option(help="Decode: tokens that pruning keeps, read by a list.")] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(help="Decode: ours, flash, cudnn, qserve; prefill: flash, cudnn, fa3. Default: the first."),
+    ] = None,
     machine: Machines = "h200",
     as_json: Json = False,
 ) -> None:
@@ -65,15 +70,18 @@ def attention(
 
     tilewright predict attention --batch 64 --context 1024..8192 --heads 32 --kv-heads 8 --kv-bits 4
 
-    tilewright predict attention --prefill --length 4096 --heads 24 --full --machine rtx_4090
+    tilewright predict attention --prefill --length 4096 --heads 24 --full --kernel flash,cudnn --machine rtx_4090
     """
     from analysis.gpu import ask
 
     shape = {"batch": batch, "heads": heads, "kv_heads": kv_heads or heads, "head_size": head_size}
     if prefill:
-        _put(ask.prefills(machine, shape | {"length": _one("--prefill", "length", length, context)}, causal), as_json)
+        shape["length"] = _one("--prefill", "length", length, context or kept)
+        _put(ask.prefills(machine, shape, causal, kernel or "flash"), as_json)
     else:
-        _put(ask.decodes(machine, shape | {"context": _one("decode", "context", context, length)}, kv_bits), as_json)
+        shape["context"] = _one("decode", "context", context, length)
+        shape |= {} if kept is None else {"kept": kept}
+        _put(ask.decodes(machine, shape, kv_bits, kernel or "ours"), as_json)
 
 
 def _one(what: str, name: str, given: str | None, other: str | None) -> str:
@@ -81,7 +89,7 @@ def _one(what: str, name: str, given: str | None, other: str | None) -> str:
     if given is None:
         raise ValueError(f"--{name}: {what} needs it")
     if other is not None:
-        raise ValueError(f"{what} takes --{name}; --context is decode's and --length prefill's")
+        raise ValueError(f"{what} takes --{name}; --context and --kept are decode's, --length is prefill's")
     return given
 
 
@@ -92,6 +100,7 @@ def linear_attention(
     batch: Annotated[Count, typer.Option(help="Images or sequences.")] = "1",
     heads: Annotated[Count, typer.Option(help="Heads.")] = "70",
     head_size: Annotated[Count, typer.Option(help="Elements of a head.")] = "32",
+    fused: Annotated[bool, typer.Option("--fused", help="In two kernels that nobody has written: a bound.")] = False,
     machine: Machines = "h200",
     as_json: Json = False,
 ) -> None:
@@ -102,7 +111,7 @@ def linear_attention(
     from analysis.gpu import ask
 
     asked = {"batch": batch, "tokens": tokens, "heads": heads, "head_size": head_size}
-    _put(ask.linear_attentions(machine, asked), as_json)
+    _put(ask.linear_attentions(machine, asked, fused), as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from dataflow.gpu.estimate import Floats
 from dataflow.gpu.prediction import Prediction
 
 MOST_POINTS = 100_000
+CONVOLUTION = ("batch", "channels", "out", "side", "kernel", "stride")
 
 
 def gpu(name: str) -> GpuMachine:
@@ -93,26 +94,31 @@ def gemms(machine: str, formats: str, shape: Mapping[str, str], rank: int, fused
     ]
 
 
-def decodes(machine: str, shape: Mapping[str, str], kv_bits: str) -> list[Prediction]:
-    """`shape`: batch, heads, kv_heads, head_size, context."""
+def decodes(machine: str, shape: Mapping[str, str], kv_bits: str, kernels: str) -> list[Prediction]:
+    """`shape`: batch, context, heads, kv_heads, head_size, perhaps kept."""
     points = asked(shape)
     return [
-        predict.predict_attention(device, **points, kv_bits=bits)
+        predict.predict_attention(device, **points, kv_bits=bits, kernel=kernel)
         for device in machines(machine)
+        for kernel in words("--kernel", kernels)
         for bits in numbers("--kv-bits", kv_bits)
     ]
 
 
-def prefills(machine: str, shape: Mapping[str, str], causal: bool) -> list[Prediction]:
-    """`shape`: batch, heads, kv_heads, head_size, length."""
+def prefills(machine: str, shape: Mapping[str, str], causal: bool, kernels: str) -> list[Prediction]:
+    """`shape`: batch, length, heads, kv_heads, head_size."""
     points = asked(shape)
-    return [predict.predict_prefill(device, **points, causal=causal) for device in machines(machine)]
+    return [
+        predict.predict_prefill(device, **points, causal=causal, kernel=kernel)
+        for device in machines(machine)
+        for kernel in words("--kernel", kernels)
+    ]
 
 
-def linear_attentions(machine: str, shape: Mapping[str, str]) -> list[Prediction]:
+def linear_attentions(machine: str, shape: Mapping[str, str], fused: bool) -> list[Prediction]:
     """`shape`: batch, tokens, heads, head_size."""
     points = asked(shape)
-    return [predict.predict_linear_attention(device, **points) for device in machines(machine)]
+    return [predict.predict_linear_attention(device, **points, fused=fused) for device in machines(machine)]
 
 
 def elementwise(machine: str, operators: str, elements: str) -> list[Prediction]:
@@ -139,9 +145,9 @@ def convolutions(
     machine: str, shape: Mapping[str, str], depthwise: bool, channels_last: bool, bias: bool
 ) -> list[Prediction]:
     """`shape`: batch, channels, out, side, kernel, stride."""
-    points = asked(shape)
+    points = tuple(asked({name: shape[name] for name in CONVOLUTION}).values())
     form = {"depthwise": depthwise, "channels_last": channels_last, "bias": bias}
-    return [predict.predict_convolution(device, **points, **form) for device in machines(machine)]
+    return [predict.predict_convolution(device, *points, **form) for device in machines(machine)]
 
 
 def copies(machine: str, ways: str, size_bytes: str) -> list[Prediction]:

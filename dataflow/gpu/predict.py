@@ -6,6 +6,7 @@ machines, formats and operators (with the nearest), for counts below 1, and wher
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accel.gpu.formats import Format, resolve
+from accel.gpu.formats import Format, find_format, resolve
 from accel.gpu.loading import has_section, section
 from accel.gpu.machine import GpuMachine
 from accel.machine import load_machine
+from dataflow.gpu.attention import decode_attention, prefill_attention
 from dataflow.gpu.convolution import convolution
 from dataflow.gpu.estimate import Estimate, Floats
 from dataflow.gpu.gemm import gemm
+from dataflow.gpu.linear_attention import linear_attention
+from dataflow.gpu.low_rank import low_rank_gemm
 from dataflow.gpu.memory_bound import by_rows
 from dataflow.gpu.prediction import Prediction, predicted, with_warning
 from dataflow.gpu.transfer import copy_over, copy_within
@@ -66,6 +70,11 @@ _LEFT_OUT_GEMM = (
     "co-resident blocks, clusters, epilogues beyond a cast",
     "slow paths of N or K that are no multiple of 16 bytes",
 )
+BRANCHED = ("w4a4_int4", "w4a4_nvfp4")
+_LEFT_OUT_BRANCH = (
+    "bias; the next layer's quantizer in the epilogue; collisions of the atomics that add the down-projection up",
+    "no run of this kernel was fitted: its structure is known, its cycles are those of our mma.sync kernels",
+)
 _LEFT_OUT_OURS = ("bias; the quantizer of activations", "the library's kernels for small batches")
 
 
@@ -86,24 +95,44 @@ def predict_gemm(
     """
     device, asked = gpu(machine), counts(m=m, n=n, k=k)
     chosen, warning = resolve(device, format)
-    return with_warning(_gemm(device, chosen, asked, rank, fused), warning)
+    wanted = find_format(format).name
+    found = _branched if wanted in BRANCHED and device.capability >= 80 else _plain
+    return with_warning(found(device, chosen, asked, Branch(wanted, rank, fused)), warning)
 
 
-def _gemm(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], rank: int, fused: bool) -> Prediction:
+@dataclass(frozen=True)
+class Branch:
+    """Of low rank, beside the GEMM of a W4A4 format."""
+
+    format: str
+    rank: int
+    fused: bool
+
+
+def _branched(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], branch: Branch) -> Prediction:
+    """Quantizer, GEMM and branch of a W4A4 format, or of what runs in its place."""
+    m, n, k = asked.values()
+    return told(
+        device,
+        "w4",
+        lambda one, fit: low_rank_gemm(one, fit, branch.format, m, n, k, branch.rank, branch.fused),
+        asked,
+        format=chosen.name,
+        left_out=_LEFT_OUT_BRANCH,
+    )
+
+
+def _plain(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], branch: Branch) -> Prediction:
+    """Ours where there is a fit of ours, else the library's; no branch."""
     m, n, k = asked.values()
     name = "bf16" if chosen.name == "fp16" else chosen.name
-    more: dict[str, Any] = {"format": chosen.name, "left_out": _LEFT_OUT_GEMM}
-    if name in _OURS and capability(device) >= 80 and has_section(device, "w4"):
-        more["left_out"] = _LEFT_OUT_OURS
+    if name in _OURS and device.capability >= 80 and has_section(device, "w4"):
+        more: dict[str, Any] = {"format": chosen.name, "left_out": _LEFT_OUT_OURS}
         return told(device, "w4", lambda one, fit: w4_gemm(one, fit, name, m, n, k), asked, **more)
     if name not in _LIBRARY:
-        raise ValueError(f"{device.name}: no fit of it has a section w4, which {name} needs; calibrate one that does")
-    return told(device, "gemm", lambda one, fit: gemm(one, fit, name, m, n, k), asked, key=_LIBRARY[name], **more)
-
-
-def capability(machine: GpuMachine) -> int:
-    """Compute capability as a number: 90 of sm_90."""
-    return int("".join(filter(str.isdigit, machine.architecture)))
+        raise ValueError(f"{device.name}: no kernel of {name} is known there (ours need sm_80 and a fit of them)")
+    more = {"format": chosen.name, "left_out": _LEFT_OUT_GEMM, "key": _LIBRARY[name]}
+    return told(device, "gemm", lambda one, fit: gemm(one, fit, name, m, n, k), asked, **more)
 
 
 _LEFT_OUT_MOVING = (
@@ -177,3 +206,85 @@ def predict_copy(machine: AnyMachine, size_bytes: ArrayLike, way: str = "d2d") -
     gaps = ("copies in both directions at once; several GPUs on one host",)
     model = partial(copy_over, way=way, size=asked["size_bytes"])
     return told(device, "transfer", model, asked, format=way, left_out=gaps)
+
+
+_LEFT_OUT_ATTENTION = ("dropout, biases, windows, sequences of different lengths in one batch",)
+
+
+def predict_attention(
+    machine: AnyMachine,
+    batch: ArrayLike,
+    context: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    head_size: ArrayLike = 128,
+    kv_bits: int = 16,
+    *,
+    kernel: str = "ours",
+    kept: ArrayLike | None = None,
+) -> Prediction:
+    """One decode step of one layer: `batch` sequences with `context` cached tokens each, the cache cold.
+
+    kernel   ours (caches of 16, 8 and 4 bits), flash or cudnn (16), qserve (4, not fitted)
+    kept     tokens that a list names in each sequence and K/V head: only they are read (ours)
+    """
+    shape = counts(batch=batch, context=context, heads=heads, kv_heads=kv_heads, head_size=head_size)
+    asked = shape if kept is None else counts(**shape, kept=kept)
+    return told(
+        gpu(machine),
+        "attention",
+        lambda one, fit: decode_attention(one, fit, **shape, kv_bits=kv_bits, kernel=kernel, kept=asked.get("kept")),
+        asked,
+        format=f"kv{kv_bits} {kernel}",
+        left_out=_LEFT_OUT_ATTENTION,
+    )
+
+
+def predict_prefill(
+    machine: AnyMachine,
+    batch: ArrayLike,
+    length: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    head_size: ArrayLike = 128,
+    *,
+    causal: bool = True,
+    kernel: str = "flash",
+) -> Prediction:
+    """Attention of whole sequences, 16 bits, operands warm as far as the L2 holds them.
+
+    kernel   flash (FlashAttention 2, PyTorch's own), cudnn, fa3
+    """
+    asked = counts(batch=batch, length=length, heads=heads, kv_heads=kv_heads, head_size=head_size)
+    b, tokens, h, kv, size = asked.values()
+    return told(
+        gpu(machine),
+        "attention",
+        lambda one, fit: prefill_attention(one, fit, b, h, kv, tokens, tokens, size, causal, kernel),
+        asked,
+        format=f"{kernel} {'causal' if causal else 'full'}",
+        left_out=_LEFT_OUT_ATTENTION,
+    )
+
+
+def predict_linear_attention(
+    machine: AnyMachine,
+    batch: ArrayLike,
+    tokens: ArrayLike,
+    heads: ArrayLike,
+    head_size: ArrayLike = 32,
+    *,
+    fused: bool = False,
+) -> Prediction:
+    """ReLU linear attention of Sana, in the separate kernels of PyTorch or in two fused ones that nobody wrote."""
+    asked, device = counts(batch=batch, tokens=tokens, heads=heads, head_size=head_size), gpu(machine)
+    memory = section(device, "memory_bound")[0]
+    b, length, h, size = asked.values()
+    return told(
+        device,
+        "linear_attention",
+        lambda one, fit: linear_attention(one, fit, memory, b, h, length, size, fused),
+        asked,
+        format="fused" if fused else "eager",
+        left_out=_LEFT_OUT_MOVING,
+    )

@@ -38,14 +38,15 @@ def test_every_format_ends_on_a_unit_that_exists(machine: str, name: str) -> Non
     ("machine", "name", "found"),
     [
         ("h200", "w4a4_int4", "w4a8_group"),
-        ("h100_sxm", "w4a4_nvfp4", "fp8"),
+        ("h100_sxm", "w4a4_nvfp4", "w4a8_group"),
         ("rtx_5090", "w4a4_int4", "w4a8_group"),
         ("rtx_5090", "w4a4_nvfp4", "w4a4_nvfp4"),
         ("a100_80g_sxm", "fp8", "w8a8"),
         ("a100_80g_sxm", "w4a4_int4", "w4a4_int4"),
         ("rtx_4090", "w4a4_nvfp4", "w4a4_int4"),
         ("titan_xp_gpu", "bf16", "fp32"),
-        ("titan_xp_gpu", "w4a4_nvfp4", "w4a8_group"),
+        ("titan_xp_gpu", "w4a4_nvfp4", "w8a8"),
+        ("titan_xp_gpu", "w4a8", "w8a8"),
     ],
 )
 def test_what_runs_instead(machine: str, name: str, found: str) -> None:
@@ -57,6 +58,9 @@ def test_the_warning_says_why_and_what() -> None:
     assert warning == (
         "h200 has no int4 tensor cores (mma with s4 operands is emulated there: right for checks, useless for speed): "
         "w4a4_int4 falls back to w4a8_group"
+    )
+    assert resolve(gpu("titan_xp_gpu"), "w4a8")[1] == (
+        "titan_xp_gpu is sm_61, kernels of w4a8 need sm_80: w4a8 falls back to w8a8"
     )
     assert "before Volta" in str(resolve(gpu("titan_xp_gpu"), "w4a4_int4")[1])
 
