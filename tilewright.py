@@ -4,6 +4,7 @@
 
     result = tw.simulate(tw.load_machine("spatten"), tw.load_workload("minilm"), tw.Policy(token_keep=0.5))
     print(result.latency_s, result.limited_by)
+    print(tw.predict_gemm("h200", "w4a8", m=64, n=4096, k=4096).row(0))
 
 Every name here is imported on first use, so `import tilewright` costs nothing.
 """
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from analysis.sweep import Sweep as Sweep
     from analysis.sweep import points as points
     from analysis.sweep import read_sweep as read_sweep
+    from dataflow.gpu.predict import predict_attention as predict_attention
+    from dataflow.gpu.predict import predict_convolution as predict_convolution
+    from dataflow.gpu.predict import predict_copy as predict_copy
+    from dataflow.gpu.predict import predict_elementwise as predict_elementwise
+    from dataflow.gpu.predict import predict_gemm as predict_gemm
+    from dataflow.gpu.predict import predict_linear_attention as predict_linear_attention
+    from dataflow.gpu.predict import predict_prefill as predict_prefill
+    from dataflow.gpu.predict import predict_rows as predict_rows
+    from dataflow.gpu.prediction import Prediction as Prediction
     from dataflow.simulate import simulate as simulate
     from sim.result import Result as Result
     from workloads.export import export as export
@@ -40,6 +50,7 @@ _HOME = {
     "Faults": "accel.loading",
     "Machine": "accel.machine",
     "Policy": "workloads.policy",
+    "Prediction": "dataflow.gpu.prediction",
     "Result": "sim.result",
     "Sweep": "analysis.sweep",
     "SweepRun": "analysis.running",
@@ -52,6 +63,14 @@ _HOME = {
     "machine_names": "accel.machine",
     "pareto": "analysis.api",
     "points": "analysis.sweep",
+    "predict_attention": "dataflow.gpu.predict",
+    "predict_convolution": "dataflow.gpu.predict",
+    "predict_copy": "dataflow.gpu.predict",
+    "predict_elementwise": "dataflow.gpu.predict",
+    "predict_gemm": "dataflow.gpu.predict",
+    "predict_linear_attention": "dataflow.gpu.predict",
+    "predict_prefill": "dataflow.gpu.predict",
+    "predict_rows": "dataflow.gpu.predict",
     "read_sweep": "analysis.sweep",
     "reproduce_spatten": "analysis.reproduce.table",
     "run": "analysis.api",

@@ -81,7 +81,9 @@ def _energy(row: Mapping[str, Any]) -> str:
     if np.isnan(row["energy_j"]):
         return "no model of it here"
     joules = f"{shown('energy_j', row['energy_j'])}, {shown('energy_j', row['dynamic_j'])}"
-    return f"{joules}  ({row['power_w']:.0f} W)"
+    known = row["power_error"]
+    off = f"; power was {100 * known['mean']:.0f} % off in the mean on the device of its fit" if known else ""
+    return f"{joules}  ({row['power_w']:.0f} W{off})"
 
 
 def standing(one: Prediction) -> str:

@@ -26,6 +26,7 @@ class Prediction:
     sustained_s       of one call where the same work goes on until the power limit lowers the clock (some 10 ms)
     energy_j          of one call that goes on so, idle power included; NaN where no fit has energy
     dynamic_j         without idle power (the convention of SpAtten)
+    power_error       held-out error of the power of loops on the device whose energy is used; None if there is none
     error             held-out error of the class on the device that the fit was made on; None if nobody measured it
     share             of the band: p90 of |predicted - measured| / measured
     trust             calibrated, anchored or blind: see `accel.gpu.machine`
@@ -50,6 +51,7 @@ class Prediction:
     sustained_s: Floats
     energy_j: Floats
     dynamic_j: Floats
+    power_error: Error | None
     error: Error | None
     share: float
     trust: Trust
@@ -99,6 +101,7 @@ class Prediction:
             "fit": self.fit,
             "scale": self.scale,
             "error": None if self.error is None else self.error.model_dump(),
+            "power_error": None if self.power_error is None else self.power_error.model_dump(),
             "warnings": list(self.warnings),
             "left_out": list(self.left_out),
         }
@@ -135,7 +138,7 @@ def predicted(
     seconds = np.maximum(estimate.seconds * scale, estimate.floor_s)
     trust, error = machine.trust(kind, own), fit.error.get(kind)
     share = band(machine, trust, kind, error)
-    sustained, total, dynamic = _energy(machine, replace(estimate, seconds=seconds))
+    sustained, total, dynamic, power = _energy(machine, replace(estimate, seconds=seconds))
     return Prediction(
         machine=machine.name,
         kind=kind,
@@ -153,6 +156,7 @@ def predicted(
         sustained_s=sustained,
         energy_j=total,
         dynamic_j=dynamic,
+        power_error=power,
         error=error,
         share=share,
         trust=trust,
@@ -162,13 +166,14 @@ def predicted(
     )
 
 
-def _energy(machine: GpuMachine, estimate: Estimate) -> tuple[Floats, Floats, Floats]:
-    """Sustained seconds, joules, joules without idle; NaN joules where no fit of the machine has energy."""
+def _energy(machine: GpuMachine, estimate: Estimate) -> tuple[Floats, Floats, Floats, Error | None]:
+    """Sustained seconds, joules, joules without idle, error of power; NaN joules where no fit has energy."""
     if not has_section(machine, "energy"):
         none = np.full(len(estimate.seconds), np.nan)
-        return estimate.seconds, none, none
-    found = throttled(machine, section(machine, "energy")[0], estimate)
-    return found.seconds, total_j(found.joules), dynamic_j(found.joules)
+        return estimate.seconds, none, none, None
+    numbers, fit, _ = section(machine, "energy")
+    found = throttled(machine, numbers, estimate)
+    return found.seconds, total_j(found.joules), dynamic_j(found.joules), fit.error.get("power")
 
 
 def band(machine: GpuMachine, trust: Trust, kind: str, error: Error | None) -> float:
