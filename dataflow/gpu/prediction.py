@@ -173,7 +173,8 @@ def _energy(machine: GpuMachine, estimate: Estimate) -> tuple[Floats, Floats, Fl
         return estimate.seconds, none, none, None
     numbers, fit, _ = section(machine, "energy")
     found = throttled(machine, numbers, estimate)
-    return found.seconds, total_j(found.joules), dynamic_j(found.joules), fit.error.get("power")
+    sustained = np.maximum(found.seconds, estimate.seconds)  # rounding may bring it below
+    return sustained, total_j(found.joules), dynamic_j(found.joules), fit.error.get("power")
 
 
 def band(machine: GpuMachine, trust: Trust, kind: str, error: Error | None) -> float:
