@@ -71,17 +71,25 @@ class Operands:
         self.token_sum = torch.randn(shape.m, **half)
         self.scale = torch.rand(shape.n, **half) / 256 + 1 / 256
         self.scaled_zero = torch.rand(shape.n, **half)
+        self._space: Any = None
         self.out = torch.full((shape.m, shape.n), float("nan"), dtype=torch.float16, device="cuda")
 
     def call(self, kind: str, packed: Any, folder: str = HOPPER) -> Call:
         """The operator of a folder on one of the packed matrices."""
         op = import_module(f"gpu_kernels.{folder}.op")
+        more = {"out": self.out} | ({"space": self.space(op)} if folder == PORTABLE else {})
         if kind == "w4a16":
-            return partial(op.w4a16, self.x, packed, out=self.out)
+            return partial(op.w4a16, self.x, packed, **more)
         if kind == "w4a8_channel":
             zeros = self.token_scale, self.token_sum, packed, self.scale, self.scaled_zero
-            return partial(op.w4a8_channel, self.x, *zeros, out=self.out)
-        return partial(getattr(op, kind), self.x, self.token_scale, packed, self.scale, out=self.out)
+            return partial(op.w4a8_channel, self.x, *zeros, **more)
+        return partial(getattr(op, kind), self.x, self.token_scale, packed, self.scale, **more)
+
+    def space(self, op: Any) -> Any:
+        """One workspace for all calls: they follow each other in one stream."""
+        if self._space is None:
+            self._space = op.new_workspace(self.x.device)
+        return self._space
 
     def fault(self, kind: str) -> str:
         """What `out` has wrong of the first matrix, "" if nothing."""
