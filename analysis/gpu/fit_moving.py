@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from accel.gpu.fit import Error
+from accel.gpu.loading import fit_names, load_fit
 from accel.gpu.machine import GpuMachine
+from accel.gpu.memory_bound import MemoryBoundFit
 from accel.machine import load_machine
 from analysis.gpu import fit_convolution as convolutions
 from analysis.gpu import fit_energy as loops
@@ -21,6 +23,7 @@ from analysis.gpu import fit_memory_bound as moving
 from analysis.gpu.fits import add_section
 from analysis.gpu.held_out import said
 
+CARRIED = ("h100",)  # whose kernels of a serving system no record of ours has
 FITS = Path(__file__).parents[2] / "accel/fits"
 
 
@@ -66,11 +69,21 @@ def write(machine: GpuMachine, record: Path, out: Path) -> dict[str, Section]:
     found = json.loads(record.read_text("utf-8"))
     made = sections(machine, found["rows"])
     for name, one in made.items():
+        fit = with_carried(one.fit, CARRIED) if isinstance(one.fit, MemoryBoundFit) else one.fit
         whole = {kind: error for kind, error in one.errors.items() if ":" not in kind}
         told = "; ".join(f"{kind} {said(error)}" for kind, error in whole.items())
         origin = f"{record.name} of {found['date'][:10]}, {one.fitted} points; held out: {told}"
-        add_section(out, name, one.fit, origin, whole, fit=out.stem, source=f"{record.name}, {found['device']}")
+        add_section(out, name, fit, origin, whole, fit=out.stem, source=f"{record.name}, {found['device']}")
     return made
+
+
+def with_carried(fit: MemoryBoundFit, others: Sequence[str]) -> MemoryBoundFit:
+    """With kernels that only the fits of other devices know: in cycles and issue slots they carry over."""
+    kernels = dict(fit.kernels)
+    for other in others:
+        known = load_fit(other).memory_bound if other in fit_names() else None
+        kernels = (dict(known.kernels) if known else {}) | kernels
+    return fit.model_copy(update={"kernels": kernels})
 
 
 def main(name: str, record: str) -> None:

@@ -98,6 +98,10 @@ _ROWS = {
     "sum": Operator((Step("reduce_all", 2, 0, blocks="reduce all", operations=_REDUCE),), 2, 2, "rows"),
     "cat": Operator((Step("cat", 2, 4, operations=_MOVE),), 6, 6, "rows"),  # of a tensor with itself
     "transpose": Operator((Step("transpose", 2, 2, operations=_MOVE),), 4, 4, "rows"),
+    # as vLLM had them in 2024: a block a token, 16 bits a load; a gate halves its row, queries and keys turn in place
+    "rms_norm_narrow": _rows("rms_norm_narrow", 2, 2),
+    "silu_mul_narrow": Operator((Step("silu_mul_narrow", 4, 2, blocks="rows", operations=_GATE),), 6, 6, "rows"),
+    "rope": Operator((Step("rope", 2, 2, blocks="rows", operations=_ERF),), 2, 2, "rows"),
     # cast to float32, square, mean, add epsilon, root, multiply by it, cast back, multiply by the weight
     "rms_norm_eager": Operator(
         (
