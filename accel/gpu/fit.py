@@ -5,6 +5,7 @@ Each class of kernels has its section, in a file of its own beside this one. A s
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from accel.gpu.attention import AttentionFit, LinearAttentionFit
 from accel.gpu.convolution import ConvolutionFit
 from accel.gpu.energy import EnergyFit
 from accel.gpu.gemm import GemmFit
@@ -41,3 +42,5 @@ class Fit(BaseModel):
     transfer: TransferFit | None = None
     energy: EnergyFit | None = None
     w4: W4Fit | None = None
+    attention: AttentionFit | None = None
+    linear_attention: LinearAttentionFit | None = None

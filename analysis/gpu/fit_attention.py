@@ -1,0 +1,291 @@
+"""Fits attention (`dataflow/gpu/attention.py`, `linear_attention.py`) to a calibration record.
+
+    fit = fit_attention(record, machine)                     # AttentionFit
+    linear = fit_linear_attention(record, machine, memory)   # LinearAttentionFit, on a MemoryBoundFit
+    errors(machine, record, fit), linear_errors(machine, record, memory, linear)
+
+Least squares of logarithms over the points that the record does not hold out; each held-out point is judged.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accel.gpu.attention import AttentionFit, FlashFit, LibraryDecodeFit, LinearAttentionFit, OurDecodeFit
+from accel.gpu.fit import Error
+from accel.gpu.machine import GpuMachine
+from accel.gpu.memory_bound import MemoryBoundFit, MovingKernel
+from analysis.gpu.fits_to_points import Parameter, fitted
+from analysis.gpu.held_out import error
+from dataflow.gpu.attention import decode_attention, prefill_attention
+from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.linear_attention import linear_attention, separate_kernels
+
+OURS = {
+    "block_slots": Parameter(1000.0, 100.0, 5000.0),
+    "head_slots": Parameter(300.0, 10.0, 3000.0),
+    "block_cycles": Parameter(1500.0, 100.0, 8000.0),
+    "quantize_cycles": Parameter(600.0, 10.0, 4000.0),
+    "chain": Parameter(2.3, 0.5, 8.0),
+    "memory_share": Parameter(0.98, 0.7, 1.05),
+    "short_bytes": Parameter(100.0, 1.0, 1000.0),
+    "wait_cycles": Parameter(500.0, 10.0, 5000.0),
+    "cluster_cycles": Parameter(1500.0, 100.0, 8000.0),
+    "meet_cycles": Parameter(2500.0, 100.0, 10000.0),
+    "exposed_tiles": Parameter(6.0, 0.5, 60.0),
+    "overlap": Parameter(2.0, 1.0, 6.0),
+    "across": Parameter(3.0, 1.2, 8.0),
+}
+CUDNN_DECODE = {
+    "start_cycles": Parameter(3000.0, 100.0, 10000.0),
+    "block_cycles": Parameter(2000.0, 100.0, 8000.0),
+    "tile_cycles": Parameter(1000.0, 50.0, 5000.0),
+    "memory_share": Parameter(0.99, 0.7, 1.05),
+    "exposed_tiles": Parameter(3.0, 0.2, 60.0),
+    "overlap": Parameter(2.0, 1.0, 6.0),
+    "combine_cycles": Parameter(3000.0, 100.0, 20000.0),
+    "split_cycles": Parameter(100.0, 1.0, 2000.0),
+}
+FLASH = {
+    "tensor": Parameter(0.9, 0.7, 1.0),
+    "score_slots": Parameter(5.0, 1.0, 30.0),
+    "within": Parameter(1.8, 1.0, 12.0),
+    "tile_cycles": Parameter(300.0, 10.0, 3000.0),
+    "masked": Parameter(0.6, 0.01, 4.0),
+    "start_cycles": Parameter(3000.0, 100.0, 12000.0),
+    "block_cycles": Parameter(1000.0, 10.0, 8000.0),
+    "head_cycles": Parameter(2000.0, 10.0, 8000.0),
+    "uneven_cycles": Parameter(600.0, 1.0, 4000.0),
+    "padded_cycles": Parameter(300.0, 1.0, 4000.0),
+    "tail": Parameter(0.8, 0.05, 1.5),
+    "slowing": Parameter(0.08, 0.005, 0.3),
+    "slowing_s": Parameter(1e-3, 5e-5, 2e-2),
+}
+PAIRED = {"alone": Parameter(1.3, 1.0, 2.0)}  # kernels of two blocks a multiprocessor
+DECODING = {
+    "cold_cycles": Parameter(500.0, 10.0, 5000.0),
+    "memory_share": Parameter(0.99, 0.7, 1.05),
+    "across": Parameter(3.0, 1.5, 12.0),
+}
+COMBINING = {
+    "combine_cycles": Parameter(3000.0, 100.0, 20000.0),
+    "split_cycles": Parameter(200.0, 1.0, 2000.0),
+    "combine_share": Parameter(0.2, 0.02, 1.0),
+}
+NOT_SEEN = {"memory_share": 1.0, "across": 4.0}  # of kernels that decode nothing here: DRAM never limits them
+LINEAR_KERNELS, FITTED_KERNELS = 14, (6, 7, 8, 9, 10, 12)  # of `separate_kernels`: copies, products, division
+LINEAR = {
+    "turned.slots": Parameter(20.0, 0.5, 400.0),
+    "turned.missed_slots": Parameter(20.0, 0.1, 400.0),
+    "strided.slots": Parameter(10.0, 0.5, 400.0),
+    "strided.missed_slots": Parameter(10.0, 0.1, 400.0),
+    "latency_cycles": Parameter(1000.0, 50.0, 8000.0),
+    "sum_cycles": Parameter(600.0, 50.0, 4000.0),
+    "mix_share": Parameter(0.4, 0.05, 1.0),
+    "product_cycles": Parameter(2000.0, 50.0, 10000.0),
+}
+
+
+@dataclass(frozen=True)
+class Points:
+    """Of one part of a record, arrays [points]; `time(fit)` predicts seconds."""
+
+    kind: str
+    seconds: Floats
+    held_out: NDArray[np.bool_]
+    estimate: Callable[[Any], Estimate]
+
+    def residuals(self, fit: Any) -> Floats:
+        """Logarithms of predicted over measured, of points that are not held out."""
+        return np.log(self.estimate(fit).seconds / self.seconds)[~self.held_out]
+
+
+def _rows(record: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
+    return [row for row in record["rows"] if row["part"] == part and "us" in row]
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Floats]:
+    return [np.array([row[name] for row in rows], dtype=np.float64) for name in names]
+
+
+def _points(kind: str, rows: Sequence[Mapping[str, Any]], estimate: Callable[[Any], Estimate]) -> Points:
+    held = np.array([row["held_out"] for row in rows], dtype=bool)
+    return Points(kind, 1e-6 * _columns(rows, "us")[0], held, estimate)
+
+
+def decode_points(machine: GpuMachine, record: Mapping[str, Any], part: str, kernel: str) -> list[Points]:
+    """Part `decode_PART` by a kernel of `decode_attention`; none where the record has no such part."""
+    rows = _rows(record, f"decode_{part}")
+    if not rows:
+        return []
+    b, length, h, kv, size, bits = _columns(rows, "batch", "context", "heads", "kv_heads", "size", "bits")
+    kind = f"decode_attention_{part.removeprefix('sdpa_')}"
+    return [_points(kind, rows, lambda fit: decode_attention(machine, fit, b, length, h, kv, size, bits, kernel))]
+
+
+def prefill_points(machine: GpuMachine, record: Mapping[str, Any], kernel: str) -> list[Points]:
+    """Part `prefill_sdpa_KERNEL`, causal points and others apart."""
+    found = []
+    for causal in (False, True):
+        rows = [row for row in _rows(record, f"prefill_sdpa_{kernel}") if row["causal"] == causal]
+        if rows:
+            found.append(_prefill(machine, kernel, rows, causal))
+    return found
+
+
+def _prefill(machine: GpuMachine, kernel: str, rows: Sequence[Mapping[str, Any]], causal: bool) -> Points:
+    b, h, queries, keys, size = _columns(rows, "batch", "heads", "queries", "keys", "size")
+    return _points(
+        f"prefill_{kernel}",
+        rows,
+        lambda fit: prefill_attention(machine, fit, b, h, h, queries, keys, size, causal, kernel),
+    )
+
+
+def _least(
+    parameters: Mapping[str, Parameter], make: Callable[[Mapping[str, float]], Any], all_: Sequence[Points]
+) -> Any:
+    """What `make` makes of the values that fit best."""
+    values = fitted(
+        parameters, lambda one: np.concatenate([points.residuals(make(one)) for points in all_]), rounds=200
+    )
+    return make(values)
+
+
+def fit_attention(record: Mapping[str, Any], machine: GpuMachine) -> AttentionFit:
+    """All kernels that the record has; flash also from decode steps, which it runs too."""
+    hopper = float(record["ceilings"]["mma_per_s"]) / machine.per_s("int8")
+    found = AttentionFit(prefill={"flash": _flash(machine, record, hopper)})
+    for add in (_with_cudnn, _with_cudnn_decode, _with_ours):
+        found = add(machine, record, found)
+    return found
+
+
+def _flash(machine: GpuMachine, record: Mapping[str, Any], hopper: float) -> FlashFit:
+    """Tiles and blocks from prefill, then from decode steps what these alone show."""
+
+    def made(values: Mapping[str, float]) -> AttentionFit:
+        return AttentionFit(prefill={"flash": FlashFit(**(NOT_SEEN | {"hopper": hopper} | dict(values)))})
+
+    known = prefill_points(machine, record, "flash")
+    base = _least(FLASH | PAIRED | COMBINING, made, known).prefill["flash"].model_dump()
+    known += decode_points(machine, record, "sdpa_flash", "flash")
+    found: FlashFit = _least(DECODING | COMBINING, lambda some: made(base | dict(some)), known).prefill["flash"]
+    return found
+
+
+def _with_cudnn(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit) -> AttentionFit:
+    known = prefill_points(machine, record, "cudnn")
+    if not known:
+        return fit
+
+    def made(values: Mapping[str, float]) -> AttentionFit:
+        cudnn = FlashFit(hopper=1.0, alone=1.0, **(dict(values) | NOT_SEEN))
+        return fit.model_copy(update={"prefill": fit.prefill | {"cudnn": cudnn}})
+
+    found: AttentionFit = _least(FLASH, made, known)
+    return found
+
+
+def _with_cudnn_decode(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit) -> AttentionFit:
+    known = decode_points(machine, record, "sdpa_cudnn", "cudnn")
+    if not known:
+        return fit
+
+    def made(values: Mapping[str, float]) -> AttentionFit:
+        return fit.model_copy(update={"cudnn_decode": LibraryDecodeFit(**values)})
+
+    found: AttentionFit = _least(CUDNN_DECODE, made, known)
+    return found
+
+
+def our_points(machine: GpuMachine, record: Mapping[str, Any]) -> list[Points]:
+    """Caches of 4, 8 and 16 bits."""
+    return [points for bits in (4, 8, 16) for points in decode_points(machine, record, f"kv{bits}", "ours")]
+
+
+def _with_ours(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit) -> AttentionFit:
+    known = our_points(machine, record)
+    if not known:
+        return fit
+
+    def made(values: Mapping[str, float]) -> AttentionFit:
+        return fit.model_copy(update={"ours": OurDecodeFit(**values)})
+
+    found: AttentionFit = _least(OURS, made, known)
+    return found
+
+
+def all_points(machine: GpuMachine, record: Mapping[str, Any]) -> list[Points]:
+    """Every part that the record has."""
+    found = our_points(machine, record)
+    for kernel in ("flash", "cudnn"):
+        found += decode_points(machine, record, f"sdpa_{kernel}", kernel) + prefill_points(machine, record, kernel)
+    return found
+
+
+def judged(found: Sequence[Points], fit: Any, held_out: bool = True) -> dict[str, Error]:
+    """Errors of held-out points by kind; of the others where asked."""
+    pairs: dict[str, list[tuple[Floats, Floats]]] = {}
+    for points in found:
+        chosen = points.held_out == held_out
+        if chosen.any():
+            pair = points.estimate(fit).seconds[chosen], points.seconds[chosen]
+            pairs.setdefault(points.kind, []).append(pair)
+    return {kind: error(*map(np.concatenate, zip(*some, strict=True))) for kind, some in pairs.items()}
+
+
+def errors(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit) -> dict[str, Error]:
+    """Of held-out points by kind."""
+    return judged(all_points(machine, record), fit)
+
+
+def linear_points(machine: GpuMachine, record: Mapping[str, Any], memory: MemoryBoundFit) -> list[Points]:
+    """Part `linear_attention`."""
+    rows = _rows(record, "linear_attention")
+    if not rows:
+        return []
+    b, h, tokens, size = _columns(rows, "batch", "heads", "length", "size")
+    return [_points("linear_attention", rows, lambda fit: linear_attention(machine, fit, memory, b, h, tokens, size))]
+
+
+def _linear(values: Mapping[str, float]) -> LinearAttentionFit:
+    kernels = {
+        name: MovingKernel(
+            latency_cycles=values["latency_cycles"],
+            slots=values[f"{name}.slots"],
+            missed_slots=values[f"{name}.missed_slots"],
+        )
+        for name in ("turned", "strided")
+    }
+    rest = {name: values[name] for name in ("sum_cycles", "mix_share", "product_cycles")}
+    return LinearAttentionFit(**kernels, **rest)
+
+
+def fit_linear_attention(record: Mapping[str, Any], machine: GpuMachine, memory: MemoryBoundFit) -> LinearAttentionFit:
+    """From whole calls, and from the shares of them that the profiler gives to each kernel."""
+    whole = linear_points(machine, record, memory)
+    found: LinearAttentionFit = _least(LINEAR, _linear, [*whole, *_kernel_points(machine, record, memory)])
+    return found
+
+
+def _kernel_points(machine: GpuMachine, record: Mapping[str, Any], memory: MemoryBoundFit) -> list[Points]:
+    """Each kernel whose numbers are fitted here, of calls that are not held out."""
+    rows = [row for row in _rows(record, "linear_attention") if not row["held_out"]]
+    rows = [row for row in rows if len(row.get("launches", ())) == LINEAR_KERNELS]
+    if not rows:
+        return []
+    batch, heads, tokens, size, us = _columns(rows, "batch", "heads", "length", "size", "us")
+    took = np.array([[one["us"] for one in row["launches"]] for row in rows])
+    took *= (us / took.sum(axis=1))[:, None]
+
+    def one(place: int) -> Points:
+        def estimate(fit: LinearAttentionFit) -> Estimate:
+            return separate_kernels(machine, fit, memory, batch * heads, tokens, size)[place]
+
+        return Points("kernel", 1e-6 * took[:, place], np.zeros(len(rows), dtype=bool), estimate)
+
+    return [one(place) for place in FITTED_KERNELS]
