@@ -61,7 +61,9 @@ def attention(
     kept: Annotated[Count | None, typer.Option(help="Decode: tokens that pruning keeps, read by a list.")] = None,
     kernel: Annotated[
         str | None,
-        typer.Option(help="Decode: ours, flash, cudnn, qserve; prefill: flash, cudnn, fa3. Default: the first."),
+        typer.Option(
+            help="Decode: ours, flash, cudnn, qserve; prefill: flash, cudnn, fa3. Default: ours, or PyTorch's."
+        ),
     ] = None,
     machine: Machines = "h200",
     as_json: Json = False,
@@ -77,7 +79,7 @@ def attention(
     shape = {"batch": batch, "heads": heads, "kv_heads": kv_heads or heads, "head_size": head_size}
     if prefill:
         shape["length"] = _one("--prefill", "length", length, context or kept)
-        _put(ask.prefills(machine, shape, causal, kernel or "flash"), as_json)
+        _put(ask.prefills(machine, shape, causal, kernel), as_json)
     else:
         shape["context"] = _one("decode", "context", context, length)
         shape |= {} if kept is None else {"kept": kept}

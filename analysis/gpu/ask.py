@@ -105,13 +105,13 @@ def decodes(machine: str, shape: Mapping[str, str], kv_bits: str, kernels: str) 
     ]
 
 
-def prefills(machine: str, shape: Mapping[str, str], causal: bool, kernels: str) -> list[Prediction]:
-    """`shape`: batch, length, heads, kv_heads, head_size."""
+def prefills(machine: str, shape: Mapping[str, str], causal: bool, kernels: str | None) -> list[Prediction]:
+    """`shape`: batch, length, heads, kv_heads, head_size; `kernels` None: what PyTorch takes."""
     points = asked(shape)
     return [
         predict.predict_prefill(device, **points, causal=causal, kernel=kernel)
         for device in machines(machine)
-        for kernel in words("--kernel", kernels)
+        for kernel in ([None] if kernels is None else words("--kernel", kernels))
     ]
 
 

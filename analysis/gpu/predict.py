@@ -112,10 +112,14 @@ def _terms(one: Prediction) -> Table:
 
 
 def _lines(predictions: Sequence[Prediction]) -> Table:
+    """A line a point; what is the same for all stands in the title."""
     names = list(dict.fromkeys(name for one in predictions for name in one.problem))
     head = ["machine", "format", *names, "time", "low", "high", "floor", "DRAM", "energy", "limited by", "trust"]
     rows = [_line(row, names) for one in predictions for row in one.rows()]
-    return "Predictions", head, rows
+    same = [column for column in range(len(names) + 2) if len({row[column] for row in rows}) == 1]
+    title = ", ".join(f"{head[column]} {rows[0][column]}".removeprefix("machine ") for column in same)
+    kept = [column for column in range(len(head)) if column not in same]
+    return title or "Predictions", [head[column] for column in kept], [[row[c] for c in kept] for row in rows]
 
 
 def _line(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

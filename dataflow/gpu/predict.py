@@ -5,71 +5,47 @@ class of kernels takes its section from the first of the machine's fits that has
 machines, formats and operators (with the nearest), for counts below 1, and where no fit has the section.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from accel.gpu.formats import Format, find_format, resolve
 from accel.gpu.loading import has_section, section
 from accel.gpu.machine import GpuMachine
-from accel.machine import load_machine
-from dataflow.gpu.attention import decode_attention, prefill_attention
 from dataflow.gpu.convolution import convolution
-from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.door import LEFT_OUT_MOVING, AnyMachine, counts, gpu, told
+from dataflow.gpu.estimate import Floats
 from dataflow.gpu.gemm import gemm
-from dataflow.gpu.linear_attention import linear_attention
 from dataflow.gpu.low_rank import low_rank_gemm
 from dataflow.gpu.memory_bound import by_rows
-from dataflow.gpu.prediction import Prediction, predicted, with_warning
+from dataflow.gpu.predict_attention import predict_attention, predict_linear_attention, predict_prefill
+from dataflow.gpu.prediction import Prediction, with_warning
+from dataflow.gpu.simt import simt_products
 from dataflow.gpu.transfer import copy_over, copy_within
 from dataflow.gpu.w4 import w4_gemm
 
-AnyMachine = GpuMachine | str | Path
-
-
-def gpu(machine: AnyMachine) -> GpuMachine:
-    """A machine that these models describe, as it is or loaded. Raises ValueError for another kind."""
-    loaded = machine if isinstance(machine, GpuMachine) else load_machine(machine)
-    if not isinstance(loaded, GpuMachine):
-        raise ValueError(f"machine: {loaded.name} is no GPU of these models (its planner is {loaded.planner})")
-    return loaded
-
-
-def counts(**given: ArrayLike) -> dict[str, Floats]:
-    """Arrays [points] of whole numbers >= 1, paired. Raises ValueError with the name of one that is not."""
-    arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in given.values()))
-    named = dict(zip(given, arrays, strict=True))
-    for name, values in named.items():
-        if not ((values >= 1) & (values == np.floor(values))).all():
-            worst = values[~((values >= 1) & (values == np.floor(values)))][0]
-            raise ValueError(f"{name}: must be whole numbers >= 1, got {worst:g}")
-    return named
-
-
-def told(
-    machine: GpuMachine,
-    name: str,
-    model: Callable[[GpuMachine, Any], Estimate],
-    problem: Mapping[str, Floats],
-    key: str | None = None,
-    **more: Any,
-) -> Prediction:
-    """The model on the section `name` (or its entry `key`) of the machine's fits."""
-    found, fit, own = section(machine, name, key)
-    return predicted(machine, fit, own, model(machine, found), problem, **more)
-
-
-_LIBRARY = {"fp32": "bf16", "fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
+__all__ = [
+    "counts",
+    "gpu",
+    "predict_attention",
+    "predict_convolution",
+    "predict_copy",
+    "predict_elementwise",
+    "predict_gemm",
+    "predict_linear_attention",
+    "predict_prefill",
+    "predict_rows",
+]
+_LIBRARY = {"fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
 _OURS = ("w4a8", "w4a8_group", "w4a16", "w8a8")  # kernels of `gpu_kernels`, from sm_80 on
 _LEFT_OUT_GEMM = (
     "co-resident blocks, clusters, epilogues beyond a cast",
     "slow paths of N or K that are no multiple of 16 bytes",
 )
+_LEFT_OUT_SIMT = ("sums split over multiprocessors; copies of operands that do not lie in order",)
 BRANCHED = ("w4a4_int4", "w4a4_nvfp4")
 _LEFT_OUT_BRANCH = (
     "bias; the next layer's quantizer in the epilogue; collisions of the atomics that add the down-projection up",
@@ -129,16 +105,15 @@ def _plain(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], bran
     if name in _OURS and device.capability >= 80 and has_section(device, "w4"):
         more: dict[str, Any] = {"format": chosen.name, "left_out": _LEFT_OUT_OURS}
         return told(device, "w4", lambda one, fit: w4_gemm(one, fit, name, m, n, k), asked, **more)
+    if name == "fp32":
+        more = {"format": name, "left_out": _LEFT_OUT_SIMT}
+        return told(
+            device, "framework", lambda one, fit: simt_products(one, fit.simt, 0 * m + 1, m, n, k), asked, **more
+        )
     if name not in _LIBRARY:
         raise ValueError(f"{device.name}: no kernel of {name} is known there (ours need sm_80 and a fit of them)")
     more = {"format": chosen.name, "left_out": _LEFT_OUT_GEMM, "key": _LIBRARY[name]}
     return told(device, "gemm", lambda one, fit: gemm(one, fit, name, m, n, k), asked, **more)
-
-
-_LEFT_OUT_MOVING = (
-    "operands are those of the call before, in the L2 as far as they fit",
-    "the last, partly filled wave of blocks; clocks that the power limit lowers",
-)
 
 
 def predict_elementwise(machine: AnyMachine, operator: str, elements: ArrayLike) -> Prediction:
@@ -150,7 +125,7 @@ def predict_elementwise(machine: AnyMachine, operator: str, elements: ArrayLike)
         lambda device, fit: by_rows(device, fit, operator, 1, asked["elements"]),
         asked,
         format=operator,
-        left_out=_LEFT_OUT_MOVING,
+        left_out=LEFT_OUT_MOVING,
     )
 
 
@@ -163,7 +138,7 @@ def predict_rows(machine: AnyMachine, operator: str, rows: ArrayLike, width: Arr
         lambda device, fit: by_rows(device, fit, operator, *asked.values()),
         asked,
         format=operator,
-        left_out=_LEFT_OUT_MOVING,
+        left_out=LEFT_OUT_MOVING,
     )
 
 
@@ -192,7 +167,7 @@ def predict_convolution(
         lambda one, fit: convolution(one, fit, memory, *shape, stride=step, **form),
         asked,
         format="depthwise" if depthwise else "dense",
-        left_out=("Winograd and FFT; a long sum split over multiprocessors", *_LEFT_OUT_MOVING),
+        left_out=("Winograd and FFT; a long sum split over multiprocessors", *LEFT_OUT_MOVING),
     )
 
 
@@ -206,85 +181,3 @@ def predict_copy(machine: AnyMachine, size_bytes: ArrayLike, way: str = "d2d") -
     gaps = ("copies in both directions at once; several GPUs on one host",)
     model = partial(copy_over, way=way, size=asked["size_bytes"])
     return told(device, "transfer", model, asked, format=way, left_out=gaps)
-
-
-_LEFT_OUT_ATTENTION = ("dropout, biases, windows, sequences of different lengths in one batch",)
-
-
-def predict_attention(
-    machine: AnyMachine,
-    batch: ArrayLike,
-    context: ArrayLike,
-    heads: ArrayLike,
-    kv_heads: ArrayLike,
-    head_size: ArrayLike = 128,
-    kv_bits: int = 16,
-    *,
-    kernel: str = "ours",
-    kept: ArrayLike | None = None,
-) -> Prediction:
-    """One decode step of one layer: `batch` sequences with `context` cached tokens each, the cache cold.
-
-    kernel   ours (caches of 16, 8 and 4 bits), flash or cudnn (16), qserve (4, not fitted)
-    kept     tokens that a list names in each sequence and K/V head: only they are read (ours)
-    """
-    shape = counts(batch=batch, context=context, heads=heads, kv_heads=kv_heads, head_size=head_size)
-    asked = shape if kept is None else counts(**shape, kept=kept)
-    return told(
-        gpu(machine),
-        "attention",
-        lambda one, fit: decode_attention(one, fit, **shape, kv_bits=kv_bits, kernel=kernel, kept=asked.get("kept")),
-        asked,
-        format=f"kv{kv_bits} {kernel}",
-        left_out=_LEFT_OUT_ATTENTION,
-    )
-
-
-def predict_prefill(
-    machine: AnyMachine,
-    batch: ArrayLike,
-    length: ArrayLike,
-    heads: ArrayLike,
-    kv_heads: ArrayLike,
-    head_size: ArrayLike = 128,
-    *,
-    causal: bool = True,
-    kernel: str = "flash",
-) -> Prediction:
-    """Attention of whole sequences, 16 bits, operands warm as far as the L2 holds them.
-
-    kernel   flash (FlashAttention 2, PyTorch's own), cudnn, fa3
-    """
-    asked = counts(batch=batch, length=length, heads=heads, kv_heads=kv_heads, head_size=head_size)
-    b, tokens, h, kv, size = asked.values()
-    return told(
-        gpu(machine),
-        "attention",
-        lambda one, fit: prefill_attention(one, fit, b, h, kv, tokens, tokens, size, causal, kernel),
-        asked,
-        format=f"{kernel} {'causal' if causal else 'full'}",
-        left_out=_LEFT_OUT_ATTENTION,
-    )
-
-
-def predict_linear_attention(
-    machine: AnyMachine,
-    batch: ArrayLike,
-    tokens: ArrayLike,
-    heads: ArrayLike,
-    head_size: ArrayLike = 32,
-    *,
-    fused: bool = False,
-) -> Prediction:
-    """ReLU linear attention of Sana, in the separate kernels of PyTorch or in two fused ones that nobody wrote."""
-    asked, device = counts(batch=batch, tokens=tokens, heads=heads, head_size=head_size), gpu(machine)
-    memory = section(device, "memory_bound")[0]
-    b, length, h, size = asked.values()
-    return told(
-        device,
-        "linear_attention",
-        lambda one, fit: linear_attention(one, fit, memory, b, h, length, size, fused),
-        asked,
-        format="fused" if fused else "eager",
-        left_out=_LEFT_OUT_MOVING,
-    )
