@@ -125,7 +125,7 @@ def _step(
     machine: GpuMachine, fit: MemoryBoundFit, step: Step, rows: Floats, width: Floats, between: Floats
 ) -> Estimate:
     work = _work(machine, step, rows, width, between)
-    counts = {unit: each * work.elements for unit, each in step.operations}
+    counts = {unit: each * rows * (width if step.each == "element" else 1.0) for unit, each in step.operations}
     made = one_kernel(machine, fit, known(fit, step.kernel), work, counts)
     if not step.short_kernel:
         return made
@@ -157,10 +157,12 @@ def _by_blocks(machine: GpuMachine, step: Step, work: Work, width: Floats) -> Wo
     """Of kernels with a block a row: quantizers that may start early, norms that read a row twice."""
     if step.quantizes:
         groups, steps = shared_out(machine, step.quantizes, work.rows, width)
-        return replace(work, turns=TREE * PIECE * groups * steps, full=filled(machine, work.rows, groups))
+        room = TREE * PIECE * groups * steps  # threads without a piece go through the same instructions
+        return replace(work, elements=work.rows * room, turns=room, full=filled(machine, work.rows, groups))
+    room = np.ceil(width / step.threads) * step.threads
     held = np.minimum(BLOCKS, np.ceil(work.rows / machine.multiprocessors)) * step.read_bytes * width
     again = step.rereads & (held > machine.shared_bytes)
-    return replace(work, reread=np.where(again, work.elements, 0.0))
+    return replace(work, elements=work.rows * room, turns=room, reread=np.where(again, work.elements, 0.0))
 
 
 def filled(machine: GpuMachine, rows: Floats, groups: Floats) -> Floats:

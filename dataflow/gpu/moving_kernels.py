@@ -19,6 +19,7 @@ class Step:
     fresh_bytes               of read_bytes, what the kernel before has just written
     rereads                   reads its row twice: from the L1 as long as the rows of all blocks in flight fit
     blocks                    "rows": work on whole rows; "reduce rows", "reduce all": PyTorch's reductions
+    threads                   of a row, each with one element at a time in its registers: shorter rows cost as full ones
     quantizes                 mode of our quantizers of activations
     short_kernel              that takes its place for rows of up to `short_width`
     operations                (unit, how many an element), about, an instruction counting as a multiply-add: two. For
@@ -33,6 +34,7 @@ class Step:
     each: Literal["element", "row"] = "element"
     blocks: Literal["flat", "rows", "reduce rows", "reduce all"] = "flat"
     rereads: bool = False
+    threads: int = 1
     quantizes: str = ""
     short_kernel: str = ""
     short_width: float = 0.0
@@ -89,7 +91,9 @@ _ELEMENTWISE = {
     # 1 + b, times a, plus b
     "modulate": Operator((Step("unary", 2, 2), _AGAIN, _AGAIN), 6, 6),
 }
-_SOFTMAX_STEP = Step("softmax", 2, 2, blocks="rows", short_kernel="softmax_warp", short_width=1024, operations=_SOFTMAX)
+_SOFTMAX_STEP = Step(
+    "softmax", 2, 2, blocks="rows", threads=1024, short_kernel="softmax_warp", short_width=1024, operations=_SOFTMAX
+)
 _ROWS = {
     "layer_norm": _rows("layer_norm", 2, 2),
     "rms_norm": _rows("rms_norm", 2, 2),
