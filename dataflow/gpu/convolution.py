@@ -23,6 +23,11 @@ from dataflow.gpu.memory_bound import columns, compulsory, joined, one_kernel, p
 TILES = ((256, 128), (128, 256), (128, 128), (256, 64), (128, 64), (64, 64))  # outputs, out channels
 SINGLE_TILES = ((192, 192), (128, 160), (320, 128), (192, 128))  # more of them where there is one tap: a plain product
 SPLITS = (1, 2, 3, 4, 6, 8)  # of the sum
+# [ways, 1]: every tile with every split, and whether convolutions with more than one tap have it
+ROWS, COLUMNS, PARTS = np.array(
+    [(*tile, split) for tile in TILES + SINGLE_TILES for split in SPLITS], dtype=np.float64
+).T[..., None]
+IMPLICIT = np.repeat([*(1.0 for _ in TILES), *(0.0 for _ in SINGLE_TILES)], len(SPLITS))[:, None]
 CHUNK = 64  # of the sum: channels of a tap are padded to it
 
 
@@ -158,9 +163,8 @@ def implicit_product(
 ) -> Estimate:
     """The product alone, with the tile that takes least."""
     summed = np.ceil(shapes.channels / CHUNK) * CHUNK * shapes.taps
-    ways = [(*tile, split) for tile in TILES + SINGLE_TILES for split in SPLITS]
-    tensors = np.stack([_tiled(machine, fit, shapes, summed, *way) for way in ways])
-    crossed = np.stack([_crossed(machine, shapes, summed, *way[:2]) for way in ways]) + written
+    tensors = _tiled(machine, fit, shapes, summed)
+    crossed = _crossed(machine, shapes, summed) + written
     best = np.argmin(np.maximum(tensors, crossed / machine.cache.bytes_per_s), axis=0)[None]
     tensor, l2_bytes = (np.take_along_axis(values, best, 0)[0] for values in (tensors, crossed))
     missed = 1 - resident(machine, memory, between)
@@ -184,26 +188,26 @@ def implicit_product(
     )
 
 
-def _crossed(machine: GpuMachine, shapes: Shapes, summed: Floats, rows: int, columns: int) -> Floats:
-    """Bytes of operands from the L2: each tile loads its rows and columns; two blocks of a cluster share one side."""
+def _crossed(machine: GpuMachine, shapes: Shapes, summed: Floats) -> Floats:
+    """Bytes of operands from the L2 [ways, points]: each tile its rows and columns; two of a cluster share one side."""
     pair = 2.0 if machine.architecture.startswith("sm_9") else 1.0
-    sides = 1 / max(rows, columns) + 1 / (pair * min(rows, columns))
-    return 2 * shapes.pixels * shapes.out * summed * sides
+    sides = 1 / np.maximum(ROWS, COLUMNS) + 1 / (pair * np.minimum(ROWS, COLUMNS))
+    return np.asarray(2 * shapes.pixels * shapes.out * summed * sides)
 
 
-def _tiled(
-    machine: GpuMachine, fit: ConvolutionFit, shapes: Shapes, summed: Floats, rows: int, columns: int, split: int
-) -> Floats:
-    """Seconds of whole waves of tiles. Smaller tiles reach less of the rate, and so do taps, whose rows lie apart."""
-    tiles = np.ceil(shapes.pixels / rows) * np.ceil(shapes.out / columns) * split
+def _tiled(machine: GpuMachine, fit: ConvolutionFit, shapes: Shapes, summed: Floats) -> Floats:
+    """Seconds of whole waves of tiles [ways, points].
+
+    Smaller tiles reach less of the rate, and so do taps, whose rows lie apart.
+    """
+    tiles = np.ceil(shapes.pixels / ROWS) * np.ceil(shapes.out / COLUMNS) * PARTS
     waves = np.ceil(tiles / machine.multiprocessors)
-    share = fit.tensor_share * (rows * columns / 2**15) ** fit.small_exponent
-    taps = shapes.taps > 1
-    share = share * np.where(taps, fit.taps_share * float((rows, columns) in TILES), 1.0)
+    share = fit.tensor_share * (ROWS * COLUMNS / 2**15) ** fit.small_exponent
+    share = np.where(shapes.taps > 1, share * fit.taps_share * IMPLICIT, share)
     rate = getattr(machine.rates, _unit(machine)) * share
-    adding = fit.split_cycles * (split > 1) + 8.0 * split * shapes.pixels * shapes.out * (split > 1) / _cache(machine)
-    loop = 2.0 * rows * columns * summed / split / np.maximum(rate, 1e-9)
-    return (waves * (fit.prologue_cycles + loop) + adding) / machine.clock_hz
+    added = fit.split_cycles + 8.0 * PARTS * shapes.pixels * shapes.out / _cache(machine)
+    loop = 2.0 * ROWS * COLUMNS * summed / PARTS / np.maximum(rate, 1e-9)
+    return np.asarray((waves * (fit.prologue_cycles + loop) + np.where(PARTS > 1, added, 0.0)) / machine.clock_hz)
 
 
 def _cache(machine: GpuMachine) -> float:
