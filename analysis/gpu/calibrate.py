@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accel.gpu.fit import Error
+from accel.gpu.fit import Error, Fit
 from accel.gpu.machine import GpuMachine
 from accel.machine import check_machine
 from analysis.gpu import fit_moving
@@ -58,17 +58,17 @@ def fit_sections(
     record: Record, machine: GpuMachine, path: Path, name: str, source: str, told: Told = lambda text: None
 ) -> Fitted:
     """Fit every section that the record has points for, and put each into the file at once."""
-    found = Fitted()
+    found, fit = Fitted(), Fit(name=name, source=source)
     for group, sections in SECTIONS.items():
         told(group)
         try:
-            made = sections(machine, record)
+            made = sections(machine, record, fit)
         except (ValueError, KeyError) as reason:
             found.missing[group] = str(reason)
             continue
         for section, one in made.items():
             whole = {kind: error for kind, error in one.errors.items() if ":" not in kind}
-            add_section(path, section, one.fit, _origin(source, one, whole), whole, fit=name, source=source)
+            fit = add_section(path, section, one.fit, _origin(source, one, whole), whole, fit=name, source=source)
             found.errors |= whole
     return found
 
@@ -78,11 +78,11 @@ def _origin(source: str, one: Section, errors: Mapping[str, Error]) -> str:
     return f"{source}; {one.fitted} points; held out: {judged}"
 
 
-def _moving(machine: GpuMachine, record: Record) -> dict[str, Section]:
+def _moving(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Section]:
     return fit_moving.sections(machine, record["rows"])
 
 
-def _w4(machine: GpuMachine, record: Record) -> dict[str, Section]:
+def _w4(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Section]:
     from analysis.gpu.fit_w4 import fit_w4
 
     fit, errors = fit_w4(record, machine)
@@ -90,9 +90,16 @@ def _w4(machine: GpuMachine, record: Record) -> dict[str, Section]:
     return {"w4": Section(fit, errors, used)}
 
 
-SECTIONS: dict[str, Callable[[GpuMachine, Record], dict[str, Section]]] = {
+def _attention(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Section]:
+    from analysis.gpu.fit_attention import sections
+
+    return sections(machine, record, made.memory_bound)
+
+
+SECTIONS: dict[str, Callable[[GpuMachine, Record, Fit], dict[str, Section]]] = {
     "kernels that move bytes": _moving,
     "W4 products": _w4,
+    "attention": _attention,
 }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from accel.gpu.fit import Error, Fit
 from accel.gpu.machine import GpuMachine
+from analysis.gpu import fit_attention as attention
 from analysis.gpu import fit_convolution as convolutions
 from analysis.gpu import fit_memory_bound as moving
 from analysis.gpu.held_out import error
@@ -27,8 +28,8 @@ from dataflow.gpu.moving_kernels import OPERATORS
 from dataflow.gpu.w4 import w4_gemm
 
 Record = Mapping[str, Any]
-Rows = Sequence[Mapping[str, Any]]
-Named = tuple[str, Floats]  # class, seconds of rows
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 LEAST_S = moving.LEAST_S  # of memory-bound points that are judged
 
 
@@ -57,22 +58,42 @@ class Parity:
 def parities(machine: GpuMachine, fit: Fit, record: Record) -> dict[str, Parity]:
     """By class, of every part that the fit has a section for."""
     rows = [row for row in record["rows"] if "us" in row and "refused" not in row and "held_out" in row]
-    found: dict[str, list[tuple[Mapping[str, Any], float]]] = {}
+    found: dict[str, list[tuple[Row, float]]] = {}
     for part, some in _by_part(rows).items():
         for model in (one for prefix, one in MODELS.items() if part.startswith(prefix)):
             for kind, row, seconds in model(machine, fit, some):
                 found.setdefault(kind, []).append((row, seconds))
-    return {kind: _parity(kind, pairs) for kind, pairs in sorted(found.items())}
+    classes = {kind: _parity(kind, pairs) for kind, pairs in found.items()} | _attention(machine, fit, record)
+    return dict(sorted(classes.items()))
+
+
+def _attention(machine: GpuMachine, fit: Fit, record: Record) -> dict[str, Parity]:
+    """Decoding, prefill and linear attention, whose points the fit knows as they are."""
+    pairs = [(points, fit.attention) for points in attention.all_points(machine, record)] if fit.attention else []
+    if fit.linear_attention and fit.memory_bound:
+        known = attention.linear_points(machine, record, fit.memory_bound)
+        pairs += [(points, fit.linear_attention) for points in known]  # type: ignore[misc]
+    groups: dict[str, list[tuple[attention.Points, Floats]]] = {}
+    for points, section in pairs:
+        groups.setdefault(points.kind, []).append((points, points.estimate(section).seconds))
+    return {kind: _joined(kind, some) for kind, some in groups.items()}
+
+
+def _joined(kind: str, some: Sequence[tuple[attention.Points, Floats]]) -> Parity:
+    measured = np.concatenate([points.seconds for points, _ in some])
+    predicted = np.concatenate([seconds for _, seconds in some])
+    held = np.concatenate([points.held_out for points, _ in some])
+    return Parity(kind, tuple(f"{kind} {place}" for place in range(len(measured))), measured, predicted, held)
 
 
 def _by_part(rows: Rows) -> dict[str, Rows]:
-    parts: dict[str, list[Mapping[str, Any]]] = {}
+    parts: dict[str, list[Row]] = {}
     for row in rows:
         parts.setdefault(row["part"], []).append(row)
-    return parts
+    return {part: tuple(some) for part, some in parts.items()}
 
 
-def _parity(kind: str, pairs: Sequence[tuple[Mapping[str, Any], float]]) -> Parity:
+def _parity(kind: str, pairs: Sequence[tuple[Row, float]]) -> Parity:
     rows = [row for row, _ in pairs]
     return Parity(
         kind,
@@ -83,7 +104,7 @@ def _parity(kind: str, pairs: Sequence[tuple[Mapping[str, Any], float]]) -> Pari
     )
 
 
-Told = Iterator[tuple[str, Mapping[str, Any], float]]  # class, row, predicted seconds
+Told = Iterator[tuple[str, Row, float]]  # class, row, predicted seconds
 
 
 def _columns(rows: Rows, *names: str) -> list[Floats]:
@@ -97,13 +118,15 @@ def _each(made: Estimate, rows: Rows) -> Told:
 def _library(machine: GpuMachine, fit: Fit, rows: Rows) -> Told:
     form = rows[0]["part"].removeprefix("gemm_")
     if fit.gemm and form in fit.gemm:
-        yield from _each(gemm(machine, fit.gemm[form], form, *_columns(rows, "m", "n", "k")), rows)
+        m, n, k = _columns(rows, "m", "n", "k")
+        yield from _each(gemm(machine, fit.gemm[form], form, m, n, k), rows)
 
 
 def _ours(machine: GpuMachine, fit: Fit, rows: Rows) -> Told:
     if fit.w4:
         form = rows[0]["part"].removeprefix("ours_")
-        yield from _each(w4_gemm(machine, fit.w4, form, *_columns(rows, "m", "n", "k")), rows)
+        m, n, k = _columns(rows, "m", "n", "k")
+        yield from _each(w4_gemm(machine, fit.w4, form, m, n, k), rows)
 
 
 def _moving(machine: GpuMachine, fit: Fit, rows: Rows) -> Told:
@@ -118,7 +141,7 @@ def _moving(machine: GpuMachine, fit: Fit, rows: Rows) -> Told:
         yield from _each(by_rows(machine, fit.memory_bound, operator, height, width), mine)
 
 
-def _operator(row: Mapping[str, Any]) -> str:
+def _operator(row: Row) -> str:
     family = str(row.get("family", ""))
     return moving.QUANTIZERS.get(family, family)
 
