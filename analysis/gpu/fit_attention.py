@@ -1,8 +1,7 @@
-"""Fits attention (`dataflow/gpu/attention.py`, `linear_attention.py`) to a calibration record.
+"""Fits attention (`dataflow/gpu/attention.py`) to a calibration record.
 
-    fit = fit_attention(record, machine)                     # AttentionFit
-    linear = fit_linear_attention(record, machine, memory)   # LinearAttentionFit, on a MemoryBoundFit
-    errors(machine, record, fit), linear_errors(machine, record, memory, linear)
+    fit = fit_attention(record, machine)      # AttentionFit
+    errors(machine, record, fit)              # by class
 
 Least squares of logarithms over the points that the record does not hold out; each held-out point is judged.
 """
@@ -14,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.gpu.attention import AttentionFit, FlashFit, LibraryDecodeFit, LinearAttentionFit, OurDecodeFit
+from accel.gpu.attention import AttentionFit, FlashFit, LibraryDecodeFit, OurDecodeFit
 from accel.gpu.fit import Error
 from accel.gpu.machine import GpuMachine
-from accel.gpu.memory_bound import MemoryBoundFit, MovingKernel
+from analysis.gpu.fit_moving import Section
 from analysis.gpu.fits_to_points import Parameter, fitted
 from analysis.gpu.held_out import error
 from dataflow.gpu.attention import decode_attention, prefill_attention
 from dataflow.gpu.estimate import Estimate, Floats
-from dataflow.gpu.linear_attention import linear_attention, separate_kernels
 
 OURS = {
     "block_slots": Parameter(1000.0, 100.0, 5000.0),
@@ -76,17 +74,6 @@ COMBINING = {
     "combine_share": Parameter(0.2, 0.02, 1.0),
 }
 NOT_SEEN = {"memory_share": 1.0, "across": 4.0}  # of kernels that decode nothing here: DRAM never limits them
-LINEAR_KERNELS, FITTED_KERNELS = 14, (6, 7, 8, 9, 10, 12)  # of `separate_kernels`: copies, products, division
-LINEAR = {
-    "turned.slots": Parameter(20.0, 0.5, 400.0),
-    "turned.missed_slots": Parameter(20.0, 0.1, 400.0),
-    "strided.slots": Parameter(10.0, 0.5, 400.0),
-    "strided.missed_slots": Parameter(10.0, 0.1, 400.0),
-    "latency_cycles": Parameter(1000.0, 50.0, 8000.0),
-    "sum_cycles": Parameter(600.0, 50.0, 4000.0),
-    "mix_share": Parameter(0.4, 0.05, 1.0),
-    "product_cycles": Parameter(2000.0, 50.0, 10000.0),
-}
 
 
 @dataclass(frozen=True)
@@ -103,49 +90,52 @@ class Points:
         return np.log(self.estimate(fit).seconds / self.seconds)[~self.held_out]
 
 
-def _rows(record: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
+def part_rows(record: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
+    """Of a record, those that were measured."""
     return [row for row in record["rows"] if row["part"] == part and "us" in row]
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Floats]:
+def columns(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Floats]:
+    """[rows] of each name."""
     return [np.array([row[name] for row in rows], dtype=np.float64) for name in names]
 
 
-def _points(kind: str, rows: Sequence[Mapping[str, Any]], estimate: Callable[[Any], Estimate]) -> Points:
+def points_of(kind: str, rows: Sequence[Mapping[str, Any]], estimate: Callable[[Any], Estimate]) -> Points:
+    """Of a record's rows."""
     held = np.array([row["held_out"] for row in rows], dtype=bool)
-    return Points(kind, 1e-6 * _columns(rows, "us")[0], held, estimate)
+    return Points(kind, 1e-6 * columns(rows, "us")[0], held, estimate)
 
 
 def decode_points(machine: GpuMachine, record: Mapping[str, Any], part: str, kernel: str) -> list[Points]:
     """Part `decode_PART` by a kernel of `decode_attention`; none where the record has no such part."""
-    rows = _rows(record, f"decode_{part}")
+    rows = part_rows(record, f"decode_{part}")
     if not rows:
         return []
-    b, length, h, kv, size, bits = _columns(rows, "batch", "context", "heads", "kv_heads", "size", "bits")
+    b, length, h, kv, size, bits = columns(rows, "batch", "context", "heads", "kv_heads", "size", "bits")
     kind = f"decode_attention_{part.removeprefix('sdpa_')}"
-    return [_points(kind, rows, lambda fit: decode_attention(machine, fit, b, length, h, kv, size, bits, kernel))]
+    return [points_of(kind, rows, lambda fit: decode_attention(machine, fit, b, length, h, kv, size, bits, kernel))]
 
 
 def prefill_points(machine: GpuMachine, record: Mapping[str, Any], kernel: str) -> list[Points]:
     """Part `prefill_sdpa_KERNEL`, causal points and others apart."""
     found = []
     for causal in (False, True):
-        rows = [row for row in _rows(record, f"prefill_sdpa_{kernel}") if row["causal"] == causal]
+        rows = [row for row in part_rows(record, f"prefill_sdpa_{kernel}") if row["causal"] == causal]
         if rows:
             found.append(_prefill(machine, kernel, rows, causal))
     return found
 
 
 def _prefill(machine: GpuMachine, kernel: str, rows: Sequence[Mapping[str, Any]], causal: bool) -> Points:
-    b, h, queries, keys, size = _columns(rows, "batch", "heads", "queries", "keys", "size")
-    return _points(
+    b, h, queries, keys, size = columns(rows, "batch", "heads", "queries", "keys", "size")
+    return points_of(
         f"prefill_{kernel}",
         rows,
         lambda fit: prefill_attention(machine, fit, b, h, h, queries, keys, size, causal, kernel),
     )
 
 
-def _least(
+def least(
     parameters: Mapping[str, Parameter], make: Callable[[Mapping[str, float]], Any], all_: Sequence[Points]
 ) -> Any:
     """What `make` makes of the values that fit best."""
@@ -171,9 +161,9 @@ def _flash(machine: GpuMachine, record: Mapping[str, Any], hopper: float) -> Fla
         return AttentionFit(prefill={"flash": FlashFit(**(NOT_SEEN | {"hopper": hopper} | dict(values)))})
 
     known = prefill_points(machine, record, "flash")
-    base = _least(FLASH | PAIRED | COMBINING, made, known).prefill["flash"].model_dump()
+    base = least(FLASH | PAIRED | COMBINING, made, known).prefill["flash"].model_dump()
     known += decode_points(machine, record, "sdpa_flash", "flash")
-    found: FlashFit = _least(DECODING | COMBINING, lambda some: made(base | dict(some)), known).prefill["flash"]
+    found: FlashFit = least(DECODING | COMBINING, lambda some: made(base | dict(some)), known).prefill["flash"]
     return found
 
 
@@ -186,7 +176,7 @@ def _with_cudnn(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFi
         cudnn = FlashFit(hopper=1.0, alone=1.0, **(dict(values) | NOT_SEEN))
         return fit.model_copy(update={"prefill": fit.prefill | {"cudnn": cudnn}})
 
-    found: AttentionFit = _least(FLASH, made, known)
+    found: AttentionFit = least(FLASH, made, known)
     return found
 
 
@@ -198,7 +188,7 @@ def _with_cudnn_decode(machine: GpuMachine, record: Mapping[str, Any], fit: Atte
     def made(values: Mapping[str, float]) -> AttentionFit:
         return fit.model_copy(update={"cudnn_decode": LibraryDecodeFit(**values)})
 
-    found: AttentionFit = _least(CUDNN_DECODE, made, known)
+    found: AttentionFit = least(CUDNN_DECODE, made, known)
     return found
 
 
@@ -215,7 +205,7 @@ def _with_ours(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit
     def made(values: Mapping[str, float]) -> AttentionFit:
         return fit.model_copy(update={"ours": OurDecodeFit(**values)})
 
-    found: AttentionFit = _least(OURS, made, known)
+    found: AttentionFit = least(OURS, made, known)
     return found
 
 
@@ -243,49 +233,15 @@ def errors(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit) ->
     return judged(all_points(machine, record), fit)
 
 
-def linear_points(machine: GpuMachine, record: Mapping[str, Any], memory: MemoryBoundFit) -> list[Points]:
-    """Part `linear_attention`."""
-    rows = _rows(record, "linear_attention")
-    if not rows:
-        return []
-    b, h, tokens, size = _columns(rows, "batch", "heads", "length", "size")
-    return [_points("linear_attention", rows, lambda fit: linear_attention(machine, fit, memory, b, h, tokens, size))]
+def sections(machine: GpuMachine, record: Mapping[str, Any]) -> dict[str, Section]:
+    """What a calibration puts into a fit. Raises ValueError where the record has no prefill by flash."""
+    found = all_points(machine, record)
+    if not any(one.kind == "prefill_flash" for one in found):
+        raise ValueError("record: no points of part prefill_sdpa_flash")
+    fit = fit_attention(record, machine)
+    return {"attention": Section(fit, judged(found, fit), fitted_to(found))}
 
 
-def _linear(values: Mapping[str, float]) -> LinearAttentionFit:
-    kernels = {
-        name: MovingKernel(
-            latency_cycles=values["latency_cycles"],
-            slots=values[f"{name}.slots"],
-            missed_slots=values[f"{name}.missed_slots"],
-        )
-        for name in ("turned", "strided")
-    }
-    rest = {name: values[name] for name in ("sum_cycles", "mix_share", "product_cycles")}
-    return LinearAttentionFit(**kernels, **rest)
-
-
-def fit_linear_attention(record: Mapping[str, Any], machine: GpuMachine, memory: MemoryBoundFit) -> LinearAttentionFit:
-    """From whole calls, and from the shares of them that the profiler gives to each kernel."""
-    whole = linear_points(machine, record, memory)
-    found: LinearAttentionFit = _least(LINEAR, _linear, [*whole, *_kernel_points(machine, record, memory)])
-    return found
-
-
-def _kernel_points(machine: GpuMachine, record: Mapping[str, Any], memory: MemoryBoundFit) -> list[Points]:
-    """Each kernel whose numbers are fitted here, of calls that are not held out."""
-    rows = [row for row in _rows(record, "linear_attention") if not row["held_out"]]
-    rows = [row for row in rows if len(row.get("launches", ())) == LINEAR_KERNELS]
-    if not rows:
-        return []
-    batch, heads, tokens, size, us = _columns(rows, "batch", "heads", "length", "size", "us")
-    took = np.array([[one["us"] for one in row["launches"]] for row in rows])
-    took *= (us / took.sum(axis=1))[:, None]
-
-    def one(place: int) -> Points:
-        def estimate(fit: LinearAttentionFit) -> Estimate:
-            return separate_kernels(machine, fit, memory, batch * heads, tokens, size)[place]
-
-        return Points("kernel", 1e-6 * took[:, place], np.zeros(len(rows), dtype=bool), estimate)
-
-    return [one(place) for place in FITTED_KERNELS]
+def fitted_to(found: Sequence[Points]) -> int:
+    """How many points are not held out."""
+    return sum(int((~one.held_out).sum()) for one in found)

@@ -78,8 +78,10 @@ def prefill_attention(
     head_size: ArrayLike,
     causal: bool = False,
     kernel: str = "flash",
+    biased: bool = False,
 ) -> Estimate:
-    """Attention of `queries` tokens to `keys` tokens of each of `batch` sequences; causal: the last sees all keys.
+    """Attention of `queries` tokens to `keys` tokens of each of `batch` sequences; causal: the last sees all keys;
+    biased: a mask of the keys is added to the scores, as text encoders' padding needs (cuDNN).
 
     Raises ValueError as `decode_attention` does, and for causal attention with more queries than keys.
     """
@@ -89,7 +91,7 @@ def prefill_attention(
     _grouped(h, kv)
     if causal and (rows > length).any():
         raise ValueError("queries: causal attention needs as many keys as queries or more")
-    problem = attention_flash.Problem(kernel, b, h, rows, length, size, causal, False)
+    problem = attention_flash.Problem(kernel, b, h, rows, length, size, causal, False, biased)
     return _flash(machine, _prefill_fit(fit, kernel), problem, f"prefill_{kernel}", kv / h)
 
 

@@ -58,6 +58,13 @@ def tile_keys(kernel: str, size: Floats) -> Floats:
     return np.where(size <= 128, 128.0, 80.0)
 
 
+def block_queries(kernel: str, size: Floats, architecture: str) -> Floats:
+    """Of a block that does not split the keys, by padded head size. FlashAttention 2 halves them for heads of 256 where
+    two blocks then share a multiprocessor: everywhere but on sm_80 (its `flash_fwd_launch_template.h`)."""
+    halved = kernel == "flash" and architecture != "sm_80"
+    return np.where((size > 224) & halved, QUERIES / 2, float(QUERIES))
+
+
 def split_keys(size: Floats) -> Floats:
     """Keys of a tile of FlashAttention's blocks that split them."""
     return np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0))
@@ -79,7 +86,7 @@ class Walk:
     diagonal: Floats
 
 
-def walk(queries: Floats, keys: Floats, block: float, tile: Floats, causal: bool) -> Walk:
+def walk(queries: Floats, keys: Floats, block: Floats | float, tile: Floats, causal: bool) -> Walk:
     """Causal: the last query sees all keys."""
     blocks, every = np.ceil(queries / block), np.ceil(keys / tile)
     if not causal:

@@ -8,7 +8,9 @@ import pytest
 from accel.gpu.attention import AttentionFit
 from accel.gpu.loading import load_fit
 from accel.machine import load_machine
-from analysis.gpu.fit_attention import all_points, errors, fit_attention, judged, linear_points
+from analysis.gpu.fit_attention import all_points, errors, fit_attention, judged, sections
+from analysis.gpu.fit_linear_attention import linear_points
+from analysis.gpu.fit_linear_attention import sections as linear_sections
 from gpu_kernels.bench.calibration.points import decodes, prefills
 
 pytest.importorskip("scipy")
@@ -82,3 +84,15 @@ def _predicted(record: dict[str, Any], fit: AttentionFit) -> dict[str, Any]:
                 times = all_points(H200, {"rows": some})[0].estimate(fit).seconds
                 rows += [row | {"us": 1e6 * float(time)} for row, time in zip(some, times, strict=True)]
     return record | {"rows": rows}
+
+
+def test_sections_say_what_they_were_fitted_to(record: Any) -> None:
+    made = sections(H200, record)["attention"]
+    known = [row for row in record["rows"] if row["part"] in PARTS[:-1] and not row["held_out"] and "us" in row]
+    assert made.fitted == len(known)
+    memory = load_fit("h200").memory_bound
+    linear = linear_sections(H200, record, memory)["linear_attention"]
+    assert (linear.fitted, linear.errors["linear_attention"].points) == (5, 9)
+    for section in (sections, lambda *some: linear_sections(*some, memory)):
+        with pytest.raises(ValueError, match="record: no points of part"):
+            section(H200, {"ceilings": record["ceilings"], "rows": []})

@@ -8,7 +8,7 @@ from accel.gpu.loading import load_fit
 from accel.gpu.machine import GpuMachine
 from accel.machine import load_machine
 from dataflow.gpu.attention import DECODE_KERNELS, PREFILL_KERNELS, decode_attention, prefill_attention
-from dataflow.gpu.attention_work import cudnn_splits, flash_splits, partly_hidden, walk
+from dataflow.gpu.attention_work import block_queries, cudnn_splits, flash_splits, partly_hidden, walk
 
 H200 = load_machine("h200")
 FIT = load_fit("h200").attention
@@ -189,3 +189,42 @@ def test_faults_name_what_is_wrong(call: Any, says: str) -> None:
 def test_every_name_of_a_kernel_is_known() -> None:
     assert set(FIT.prefill) <= set(PREFILL_KERNELS)
     assert isinstance(FIT.cudnn_decode, LibraryDecodeFit)
+
+
+def test_a_mask_costs_as_much_as_in_recorded_traces() -> None:
+    # sana_1600m_batch2, _size2048, _size4096 and pixart_sigma_batch2 on an H200: cross attention of a layer, eager, us
+    measured = {(20, 1024, 112): 33.6, (20, 4096, 112): 103.7, (20, 16384, 112): 381.1, (16, 4096, 72): 82.8}
+    for (heads, queries, size), us in measured.items():
+        shape = 2, heads, heads, queries, 300, size
+        plain, biased = (prefill_attention(H200, FIT, *shape, False, "cudnn", one).seconds for one in (False, True))
+        assert plain < biased
+        assert biased * 1e6 == pytest.approx(us, rel=0.05)
+
+
+def test_attention_of_whole_models_takes_what_their_traces_say() -> None:
+    # eager traces on an H200, cuDNN's kernels: flux_dev, pixart_sigma_batch2, llama3_8b, qwen15_72b, us a layer
+    measured = {
+        (1, 24, 4608, 128, False): 394.9,
+        (2, 16, 4096, 72, False): 399.8,
+        (1, 32, 1024, 128, True): 30.8,
+        (1, 64, 1024, 128, True): 48.9,
+    }
+    for (batch, heads, length, size, causal), us in measured.items():
+        made = prefill_attention(H200, FIT, batch, heads, heads, length, length, size, causal, "cudnn")
+        assert made.seconds * 1e6 == pytest.approx(us, rel=0.06)
+
+
+def test_large_heads_have_blocks_of_half_as_many_queries_where_two_share_a_multiprocessor() -> None:
+    size = np.array([128.0, 256.0])
+    assert block_queries("flash", size, "sm_90").tolist() == [128, 64]
+    assert block_queries("flash", size, "sm_80").tolist() == [128, 128]
+    # printed label of FlashAttention-3's figure, an H100, 16384 tokens, 8 heads of 256: 326 TFLOPS
+    made = prefill_attention(load_machine("h100_sxm"), FIT, 1, 8, 8, 16384, 16384, 256)
+    assert 4 * 8 * 16384**2 * 256 / made.seconds / 1e12 == pytest.approx(326, rel=0.2)
+
+
+def test_qserves_kernel_is_predicted_without_a_number_fitted_to_it() -> None:
+    # gpu_kernels/bench/peers_h200.csv: batch 64 and 256, 1024 and 8192 tokens
+    made = decode_attention(H200, FIT, [64, 256, 64, 256], [1024, 1024, 8192, 8192], 32, 8, 128, 4, "qserve")
+    assert made.seconds * 1e6 == pytest.approx([166.4, 624.76, 1424.98, 5402.5], rel=0.15)
+    assert set(made.limited_by()) == {"alu"}
