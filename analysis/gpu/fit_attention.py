@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from accel.gpu.attention import AttentionFit, FlashFit, LibraryDecodeFit, OurDecodeFit
 from accel.gpu.fit import Error
 from accel.gpu.machine import GpuMachine
+from accel.gpu.memory_bound import MemoryBoundFit
 from analysis.gpu.fit_moving import Section
 from analysis.gpu.fits_to_points import Parameter, fitted
 from analysis.gpu.held_out import error
@@ -233,13 +234,21 @@ def errors(machine: GpuMachine, record: Mapping[str, Any], fit: AttentionFit) ->
     return judged(all_points(machine, record), fit)
 
 
-def sections(machine: GpuMachine, record: Mapping[str, Any]) -> dict[str, Section]:
-    """What a calibration puts into a fit. Raises ValueError where the record has no prefill by flash."""
+def sections(
+    machine: GpuMachine, record: Mapping[str, Any], memory: MemoryBoundFit | None = None
+) -> dict[str, Section]:
+    """What a calibration puts into a fit; linear attention only with the fit of the kernels around its products.
+
+    Raises ValueError where the record has no prefill by flash.
+    """
+    from analysis.gpu.fit_linear_attention import linear_sections  # which is made of the parts above
+
     found = all_points(machine, record)
     if not any(one.kind == "prefill_flash" for one in found):
         raise ValueError("record: no points of part prefill_sdpa_flash")
     fit = fit_attention(record, machine)
-    return {"attention": Section(fit, judged(found, fit), fitted_to(found))}
+    made = {"attention": Section(fit, judged(found, fit), fitted_to(found))}
+    return made | (linear_sections(machine, record, memory) if memory else {})
 
 
 def fitted_to(found: Sequence[Points]) -> int:

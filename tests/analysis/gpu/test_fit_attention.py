@@ -10,7 +10,6 @@ from accel.gpu.loading import load_fit
 from accel.machine import load_machine
 from analysis.gpu.fit_attention import all_points, errors, fit_attention, judged, sections
 from analysis.gpu.fit_linear_attention import linear_points
-from analysis.gpu.fit_linear_attention import sections as linear_sections
 from gpu_kernels.bench.calibration.points import decodes, prefills
 
 pytest.importorskip("scipy")
@@ -87,12 +86,11 @@ def _predicted(record: dict[str, Any], fit: AttentionFit) -> dict[str, Any]:
 
 
 def test_sections_say_what_they_were_fitted_to(record: Any) -> None:
-    made = sections(H200, record)["attention"]
+    made = sections(H200, record, load_fit("h200").memory_bound)
     known = [row for row in record["rows"] if row["part"] in PARTS[:-1] and not row["held_out"] and "us" in row]
-    assert made.fitted == len(known)
-    memory = load_fit("h200").memory_bound
-    linear = linear_sections(H200, record, memory)["linear_attention"]
+    assert made["attention"].fitted == len(known)
+    linear = made["linear_attention"]
     assert (linear.fitted, linear.errors["linear_attention"].points) == (5, 9)
-    for section in (sections, lambda *some: linear_sections(*some, memory)):
-        with pytest.raises(ValueError, match="record: no points of part"):
-            section(H200, {"ceilings": record["ceilings"], "rows": []})
+    assert list(sections(H200, record)) == ["attention"]
+    with pytest.raises(ValueError, match="record: no points of part prefill_sdpa_flash"):
+        sections(H200, {"ceilings": record["ceilings"], "rows": []})
