@@ -25,6 +25,9 @@ class Result:
     sequence_latency_s     latency of each sequence
     counts                 other integer facts (rows, k_vectors, v_vectors, lsb_rows, topk_passes, ...)
     left_out               what the model does not contain, in words
+    execution              how a pass of a model ran on a GPU ("graph", "eager", ...); "": there is only one way
+    latency_low_s, latency_high_s   90 % of the measurements that were held out lie between; None: no such measurements
+    latency_s_by_kind      device time by kind of operator
     """
 
     machine: str
@@ -48,6 +51,10 @@ class Result:
     sequence_latency_s: tuple[float, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    execution: str = ""
+    latency_low_s: float | None = None
+    latency_high_s: float | None = None
+    latency_s_by_kind: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat totals first (keys with units), then the breakdowns under `*_by_*`."""
@@ -82,4 +89,16 @@ class Result:
             "utilisation_by_unit": self.utilisation,
             "critical_path_cycles_by_unit": self.critical_path,
             "left_out": list(self.left_out),
+            **self._of_gpus(),
+        }
+
+    def _of_gpus(self) -> dict[str, Any]:
+        """What only predictions of GPUs have."""
+        if self.latency_low_s is None:
+            return {}
+        return {
+            "execution": self.execution,
+            "latency_low_s": self.latency_low_s,
+            "latency_high_s": self.latency_high_s,
+            "latency_s_by_kind": self.latency_s_by_kind,
         }

@@ -1,7 +1,7 @@
 """`Policy`: what is decided outside the hardware. No torch here."""
 
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -48,6 +48,9 @@ class Policy(BaseModel):
     `value_keep` is local: that share of the kept keys has its V vector used, per query.  K is held as
     `key_msb_bits` + `key_lsb_bits`; the low bits are fetched only for a query whose largest probability
     stays below `lsb_threshold` (section III-D).  `key_lsb_bits: 0` is static quantization.
+
+    `execution` is of GPUs, on traces of whole models: eager operators replayed as one CUDA graph or launched one by
+    one from Python, or repeated blocks compiled (fused), launched or replayed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +70,7 @@ class Policy(BaseModel):
     key_lsb_bits: Annotated[int, Field(ge=0, le=16)] = 0
     value_bits: Annotated[int, Field(ge=1, le=32)] = 12
     lsb_threshold: Annotated[float, Field(ge=0, le=1)] = 0.1  # section III-D: 'typical 0.1'
+    execution: Literal["graph", "eager", "compiled", "compiled_graph"] = "graph"
 
     @model_validator(mode="after")
     def _one_rule_for_tokens(self) -> "Policy":

@@ -9,6 +9,7 @@ from accel.gpu.attention import AttentionFit, LinearAttentionFit
 from accel.gpu.convolution import ConvolutionFit
 from accel.gpu.energy import EnergyFit
 from accel.gpu.gemm import GemmFit
+from accel.gpu.host import FrameworkFit
 from accel.gpu.memory_bound import MemoryBoundFit
 from accel.gpu.transfer import TransferFit
 from accel.gpu.w4 import W4Fit
@@ -44,3 +45,4 @@ class Fit(BaseModel):
     w4: W4Fit | None = None
     attention: AttentionFit | None = None
     linear_attention: LinearAttentionFit | None = None
+    framework: FrameworkFit | None = None

@@ -1,8 +1,8 @@
-"""Planner "gpu": the eager float32 operators of a workload, one kernel each, replayed as one CUDA graph.
+"""Planner "gpu": whole models by the models of their kernels (`trace.py`), or float32 operators without shapes.
 
-The same closed form as `dataflow/eager.py` on the data sheet of the GPU: CUDA cores (the operators are float32),
-bandwidth as a kernel that only reads reaches it, the L2, and the gap between kernels of a graph. Models of kernels in
-other formats are asked with `tilewright predict`.
+Traces that tell no shapes have eager float32 operators, one kernel each, replayed as one CUDA graph: the closed form of
+`dataflow/eager.py` on the data sheet of the GPU: CUDA cores, bandwidth as a kernel that only reads reaches it, the L2,
+and the gap between kernels of a graph.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any
 from accel.eager import Compute, DeviceMemory, EagerMachine, Host, Power
 from accel.gpu.machine import GpuMachine
 from dataflow.eager import run_eager
+from dataflow.gpu.trace import run_trace
 from dataflow.lowering import planner
 from sim.result import Result
 from workloads.policy import Policy
@@ -26,7 +27,12 @@ _LEFT_OUT = (
 
 @planner("gpu")
 def run_gpu(machine: GpuMachine, trace: Trace, policy: Policy | None, options: Mapping[str, Any]) -> Result:
-    """The dense operators of the trace as `run_eager` runs them; `policy` is not used. Raises ValueError as it does."""
+    """An exported trace, executed as `policy` says (as a graph without one); others as `run_eager` runs them.
+
+    Raises ValueError for a trace without operators, and where no fit of the machine has a class that the trace needs.
+    """
+    if "op" in trace.operators:
+        return run_trace(machine, trace, policy.execution if policy is not None else "graph")
     result = run_eager(eager(machine), trace, policy, options)
     return replace(result, left_out=(*_LEFT_OUT, *result.left_out))
 

@@ -1,0 +1,180 @@
+"""Products of a pass by the model of their class: GEMMs, convolutions, attention; `sizes` [sizes, points] of `Product`.
+
+PyTorch's choices are rules here: attention with one query a sequence and whole sequences in 16 bits run in cuDNN, in
+float32 on CUDA cores; a cache that a scheme quantizes is read by our kernel; a grouped convolution is three kernels a
+group. Left out: masks that are given as tensors cost nothing beside their bytes.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from accel.gpu.formats import Format, resolve
+from accel.gpu.host import FrameworkFit
+from accel.gpu.loading import has_section, section
+from accel.gpu.machine import GpuMachine
+from dataflow.gpu.attention import decode_attention, prefill_attention
+from dataflow.gpu.convolution import convolution
+from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.gemm import gemm
+from dataflow.gpu.low_rank import low_rank_gemm
+from dataflow.gpu.memory_bound import one_kernel, plain_work, together
+from dataflow.gpu.operators import Product
+from dataflow.gpu.simt import simt_products
+from dataflow.gpu.w4 import w4_gemm
+
+_LIBRARY = {"fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
+_OURS = ("w4a8", "w4a8_group", "w4a16", "w8a8")
+_W4A4 = ("w4a4_int4", "w4a4_nvfp4")
+_CACHE_BITS = {"kv4": 4, "kv8": 8, "kv8_static": 8}
+_CUDNN_SIZES = 256  # of a head, at most
+_REACHED = 0.8  # assumed: of a peak, where no fit has products of a format
+
+
+def product_estimate(
+    machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats
+) -> tuple[Estimate, str | None]:
+    """Estimate [points] of products that differ in sizes only, and a warning where the format falls back."""
+    if one.model == "gemm":
+        found, warning = _gemm(machine, fit, one.format, *sizes)
+        return _after_copy(machine, fit, one, found), warning
+    made = {"simt": _simt, "conv": _convolution, "depthwise": _convolution, "grouped": _grouped}
+    if one.model == "attention":
+        return _attention(machine, fit, one, sizes), None
+    return _after_copy(machine, fit, one, made[one.model](machine, fit, one, sizes)), None
+
+
+def _after_copy(machine: GpuMachine, fit: FrameworkFit, one: Product, found: Estimate) -> Estimate:
+    """With the kernel before it that brings operands in order."""
+    if not one.copied:
+        return found
+    size = 4 if one.format == "fp32" else 2
+    copy = framework_kernel(machine, fit, "permute", np.full_like(found.seconds, one.copied), size)
+    return together(found.kind, [copy, found], found.floor_s)
+
+
+def framework_kernel(machine: GpuMachine, fit: FrameworkFit, family: str, elements: Floats, size: int) -> Estimate:
+    """A kernel of `fit.kernels` that reads and writes each element of so many bytes, its input just written."""
+    moved = size * elements
+    work = plain_work(elements, moved, moved, 2 * moved)
+    return one_kernel(machine, section(machine, "memory_bound")[0], fit.kernels[family], work)
+
+
+def _gemm(
+    machine: GpuMachine, fit: FrameworkFit, asked: str, batch: Floats, m: Floats, n: Floats, k: Floats
+) -> tuple[Estimate, str | None]:
+    chosen, warning = resolve(machine, asked)
+    if chosen.unit == "fp32":
+        return simt_products(machine, fit.simt, batch, m, n, k), warning
+    name = chosen.name
+    if name in _W4A4:
+        return low_rank_gemm(machine, section(machine, "w4")[0], name, m, n, k, rank=0), warning
+    if name in _OURS and runs_ours(machine, name):
+        padded = np.ceil(n / 64) * 64
+        return w4_gemm(machine, section(machine, "w4")[0], name, m, padded, k), warning
+    library = _LIBRARY.get(name, "bf16")
+    if not has_section(machine, "gemm", library):
+        return _roofline(machine, chosen, batch, m, n, k), warning
+    found = section(machine, "gemm", library)[0]
+    return gemm(machine, found, name if name in _LIBRARY else "bf16", m, n, k, batch), warning
+
+
+def runs_ours(machine: GpuMachine, name: str) -> bool:
+    """Whether a kernel of ours runs there: from sm_80 on, W4A16 on Hopper."""
+    number = int("".join(filter(str.isdigit, machine.architecture)))
+    return has_section(machine, "w4") and (number == 90 or (number >= 80 and name != "w4a16"))
+
+
+def _simt(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
+    return simt_products(machine, fit.simt, *sizes)
+
+
+def _convolution(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
+    images, channels, out, side, kernel, stride = sizes
+    memory, model = section(machine, "memory_bound")[0], section(machine, "convolution")[0]
+    last, bias = one.flags
+    form = {"depthwise": one.model == "depthwise", "channels_last": last, "bias": bias and not last}
+    found = convolution(machine, model, memory, images, channels, out, side, kernel, stride=stride, **form)
+    if not (bias and last):
+        return found
+    added = framework_kernel(machine, fit, "broadcast", images * np.ceil(side / stride) ** 2 * out, 2)
+    return together(found.kind, [found, added], found.floor_s)
+
+
+def _grouped(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
+    """Three small kernels a group: nothing of it overlaps."""
+    groups, m, n, k = sizes
+    kernels = 3 * groups
+    bytes_each = 2 * m * (k + n)
+    seconds = (fit.grouped_cycles + bytes_each / fit.grouped_bytes) / machine.clock_hz + machine.launch.graph_s
+    moved, lost = groups * bytes_each, np.clip(groups * bytes_each / machine.cache.bytes - 0.5, 0.0, 1.0)
+    work = 2 * groups * m * n * k
+    floor = np.maximum(work / machine.per_s("fp16" if machine.rates.fp16 else "fp32"), 0.0)
+    launch = kernels * machine.launch.graph_s
+    return Estimate(
+        kind="convolution",
+        seconds=np.maximum(kernels * seconds, floor),
+        floor_s=floor,
+        dram_read_bytes=lost * moved * k / (k + n),
+        dram_write_bytes=lost * moved * n / (k + n),
+        l2_bytes=3 * moved,
+        operations={"fp16" if machine.rates.fp16 else "fp32": work},
+        terms={"latency": kernels * seconds - launch, "launch": launch},
+    )
+
+
+def _attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
+    sequences, heads, kv_heads, queries, keys, size = sizes
+    if one.format == "float32" or not machine.rates.fp16:
+        return _plain_attention(machine, fit, one, sizes)
+    model = section(machine, "attention")[0]
+    bits = _CACHE_BITS.get(one.format, 16)
+    if queries[0] == 1 and (bits < 16 or model.cudnn_decode is None):
+        return decode_attention(machine, model, sequences, keys, heads, kv_heads, size, bits, "ours")
+    if queries[0] == 1:
+        return decode_attention(machine, model, sequences, keys, heads, kv_heads, size, 16, "cudnn")
+    kernel = "cudnn" if "cudnn" in model.prefill and size.max() <= _CUDNN_SIZES else "flash"
+    causal = one.flags[0] and bool((queries <= keys).all())
+    return prefill_attention(machine, model, sequences, heads, kv_heads, queries, keys, size, causal, kernel)
+
+
+def _plain_attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
+    """On CUDA cores, in float32: a share of the rate, or the bytes of keys and values."""
+    sequences, heads, kv_heads, queries, keys, size = sizes
+    seen = (keys - (queries - 1) / 2) if one.flags[0] else keys
+    work = 4 * sequences * heads * queries * np.maximum(seen, 1) * size
+    read = 4 * sequences * size * (2 * kv_heads * keys + heads * queries)
+    written = 4 * sequences * heads * queries * size
+    tensor = work / machine.per_s("fp32") / fit.simt.attention_share
+    dram = read / machine.memory.read_bytes_per_s
+    fixed = machine.launch.graph_s + fit.simt.start_cycles / machine.clock_hz
+    floor = work / machine.per_s("fp32")
+    found = Estimate(
+        kind="attention_fp32",
+        seconds=np.maximum(fixed + np.maximum(tensor, dram), floor),
+        floor_s=floor,
+        dram_read_bytes=read,
+        dram_write_bytes=np.zeros_like(read),
+        l2_bytes=read + written,
+        operations={"fp32": work, "special": sequences * heads * queries * seen},
+        terms={"tensor": tensor, "dram": dram, "launch": np.full_like(dram, fixed)},
+    )
+    return replace(found, floor_s=np.minimum(found.floor_s, found.seconds))
+
+
+def _roofline(machine: GpuMachine, one: Format, batch: Floats, m: Floats, n: Floats, k: Floats) -> Estimate:
+    """For a fit without products of the format: shares of the peaks that nobody fitted."""
+    work, none = 2 * batch * m * n * k, np.zeros_like(m)
+    weights = batch * n * k * one.weight_bytes(1.0, 1.0)
+    tensor, dram = work / machine.per_s(one.unit), weights / machine.memory.peak_bytes_per_s
+    launch = np.full_like(m, 3 * machine.launch.graph_s)
+    return Estimate(
+        kind=f"gemm_{one.name}",
+        seconds=launch + np.maximum(tensor / _REACHED, dram / _REACHED),
+        floor_s=np.maximum(tensor, dram),
+        dram_read_bytes=weights,
+        dram_write_bytes=none,
+        l2_bytes=weights,
+        operations={one.unit: work},
+        terms={"tensor": tensor, "dram": dram, "launch": launch},
+    )
