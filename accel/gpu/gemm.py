@@ -23,8 +23,12 @@ class Tile(BaseModel):
     """of N"""
     speed: Positive
     """of its inner loop, over the unit's rate at the highest clock; above 1 where it never was what limits"""
-    liking: float
+    parts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1,)
+    """of K that may be computed apart"""
+    liking: float = 0.0
     """of the library for it, beyond what its time would explain: a term of the logit of its choice"""
+    taste: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """more of it, per log of M over 512, of N over 4096, of K over 4096"""
 
 
 class Choice(BaseModel):
@@ -41,8 +45,10 @@ class Choice(BaseModel):
     """per log of parts of K"""
     splits: float
     """for cutting K at all"""
-    blocks: float
-    """per log of tiles a multiprocessor, times log of the tile's outputs over 128 x 128: few tiles, small tiles"""
+    outputs: float
+    """per log of outputs over those of one 128 x 128 tile a multiprocessor, times log of the tile over 128 x 128"""
+    depth: float
+    """per log of K over 4096, times log of the tile over 128 x 128: long sums, large tiles"""
 
 
 class GemmFit(BaseModel):
@@ -53,6 +59,8 @@ class GemmFit(BaseModel):
     """from the start of a call to its end when there is next to nothing to do, launch included"""
     wave_cycles: NotNegative
     """before the inner loop of a block is under way, for each block that a multiprocessor takes in turn"""
+    store_bytes: Positive
+    """of outputs a cycle that a block writes at its end, while its tensor cores wait"""
     end_cycles: NotNegative
     """the last block's outputs on their way to memory"""
     split_cycles: NotNegative
@@ -63,6 +71,8 @@ class GemmFit(BaseModel):
     """from the L2 a cycle and multiprocessor, all of them at once"""
     port_bytes: Positive
     """from the L2 a cycle, into one multiprocessor"""
+    line_bytes: Positive
+    """of x a cycle that the L2 hands to all blocks of a band, one after another, where all want the same few rows"""
     slowing: NotNegative
     """of the tensor cores under lasting load: what the power limit takes, as a share of the time at full clock"""
     slowing_s: NotNegative
@@ -76,6 +86,4 @@ class GemmFit(BaseModel):
     least_rows: Annotated[int, Field(ge=1)] = 1
     """that the operator takes; fewer are padded"""
     tiles: Annotated[tuple[Tile, ...], Field(min_length=1)]
-    parts: Annotated[tuple[int, ...], Field(min_length=1)]
-    """of K that may be computed apart"""
     choice: Choice

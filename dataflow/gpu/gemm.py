@@ -13,53 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accel.gpu.formats import Format, find_format
 from accel.gpu.gemm import GemmFit
 from accel.gpu.machine import GpuMachine
 from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.problem import Problem
 from dataflow.gpu.selector import chances, middle
 from dataflow.gpu.tiles import Blocks, Candidates
 
+_FEW = 72.0  # rows of x, spread over so many slices of the L2 that they are no longer waited for
 _AT_ONCE = 2048  # points: arrays of candidates stay in the CPU's cache
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Products of one format: columns [points, 1] of counts, and bytes of the three operands, all of a batch."""
-
-    format: Format
-    m: Floats
-    n: Floats
-    k: Floats
-    batch: Floats
-
-    @classmethod
-    def of(cls, name: str, m: ArrayLike, n: ArrayLike, k: ArrayLike, batch: ArrayLike, least_rows: int) -> "Problem":
-        """Paired counts. Raises ValueError for an unknown format."""
-        arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (m, n, k, batch)))
-        rows, *rest = (axis[:, None] for axis in arrays)
-        return cls(find_format(name), np.maximum(rows, least_rows), *rest)
-
-    @property
-    def x_bytes(self) -> Floats:
-        return self.batch * self.format.activation_bytes(self.m, self.k)  # type: ignore[arg-type]
-
-    @property
-    def w_bytes(self) -> Floats:
-        return self.batch * self.format.weight_bytes(self.n, self.k)  # type: ignore[arg-type]
-
-    @property
-    def y_bytes(self) -> Floats:
-        return self.batch * self.m * self.n * self.format.y_bits / 8
-
-    @property
-    def operations(self) -> Floats:
-        return 2 * self.batch * self.m * self.n * self.k
-
-    def part(self, start: int, stop: int) -> "Problem":
-        """Some of the points."""
-        columns = (axis[start:stop] for axis in (self.m, self.n, self.k, self.batch))
-        return Problem(self.format, *columns)
 
 
 @dataclass(frozen=True)
@@ -98,7 +60,7 @@ def _estimate(machine: GpuMachine, fit: GemmFit, problem: Problem) -> Estimate:
     blocks = Blocks.of(one, problem.m, problem.n, problem.k, problem.batch, machine.multiprocessors)
     times = candidate_times(machine, fit, problem, one, blocks)
     log_s = np.log(times.seconds)
-    weight = chances(fit.choice, one, blocks, log_s, problem.m, machine.multiprocessors)
+    weight = chances(fit.choice, one, blocks, log_s, problem, machine.multiprocessors)
     taken = middle(log_s, weight)[:, None]
 
     def of(values: Floats) -> Floats:
@@ -129,12 +91,20 @@ def candidate_times(machine: GpuMachine, fit: GemmFit, problem: Problem, one: Ca
     dram = moved / (fit.memory_share * machine.memory.peak_bytes_per_s)
     loaded = cache_bytes(problem, one, blocks)
     cache = np.maximum(loaded / (fit.cache_bytes * sms), blocks.turns * loaded / blocks.count / fit.port_bytes) / hz
-    main = _norm(fit.overlap, tensor, dram, cache)
+    main = _norm(fit.overlap, tensor, dram, cache + _queue(problem, one) / fit.line_bytes / hz)
     sums = 4 * problem.batch * problem.m * problem.n * (one.parts + 0.5) / (fit.cache_bytes * sms)
     split = np.where(one.parts > 1, (fit.split_cycles + sums) / hz, 0.0)
-    waves = fit.wave_cycles * blocks.turns / hz
+    stored = np.minimum(one.rows, problem.m) * np.minimum(one.columns, problem.n) * problem.format.y_bits / 8
+    waves = (fit.wave_cycles + stored / fit.store_bytes) * blocks.turns / hz
     fixed = waves + split + (fit.start_cycles + fit.end_cycles) / hz
     return Times(tensor, dram, cache, waves, split, main * _slowed(fit, main, fixed, tensor) + fixed)
+
+
+def _queue(problem: Problem, one: Candidates) -> Floats:
+    """Bytes of a row of x that blocks read after each other: all at once ask for the same lines where rows are few."""
+    last = problem.m - (np.ceil(problem.m / one.rows) - 1) * one.rows
+    few = 1 / (1 + (last / _FEW) ** 4)
+    return np.asarray(few * np.ceil(problem.n / one.columns) * problem.k * problem.format.x_bits / 8)
 
 
 def _norm(power: float, *seconds: Floats) -> Floats:

@@ -4,23 +4,31 @@ import numpy as np
 
 from accel.gpu.gemm import Choice
 from dataflow.gpu.estimate import Floats
+from dataflow.gpu.problem import Problem
 from dataflow.gpu.tiles import Blocks, Candidates
 
-_PLAIN = 128.0 * 128.0  # outputs of the tile that `Choice.blocks` measures others by
+_PLAIN = 128.0 * 128.0  # outputs of the tile that others are measured by
+_SIDES = np.array([512.0, 4096.0, 4096.0])  # M, N, K in the middle of what is asked
 _MANY = 64.0  # rows from which their padding counts in full
 
 
-def chances(choice: Choice, one: Candidates, blocks: Blocks, log_s: Floats, m: Floats, multiprocessors: int) -> Floats:
-    """[points, candidates], summing to 1; 0 where a candidate is not allowed. `log_s`: log of each one's own time."""
-    per = np.log(blocks.tiles / multiprocessors)
+def chances(choice: Choice, one: Candidates, blocks: Blocks, log_s: Floats, problem: Problem, machine: int) -> Floats:
+    """[points, candidates], summing to 1; 0 where a candidate is not allowed.
+
+    `log_s`: log of each candidate's own time. `machine`: its multiprocessors.
+    """
+    m, outputs = problem.m, problem.batch * problem.m * problem.n / (_PLAIN * machine)
+    large = choice.outputs * np.log(outputs) + choice.depth * np.log(problem.k / _SIDES[2])
+    sides = np.log(np.concatenate([m, problem.n, problem.k], axis=1) / _SIDES)
     logit = (
         one.liking
+        + sides @ one.taste
         - choice.time * log_s
-        + choice.idle * np.log(blocks.turns * multiprocessors / blocks.count)
+        + choice.idle * np.log(blocks.turns * machine / blocks.count)
         + choice.padding * np.log(np.ceil(m / one.rows) * one.rows / m) * np.minimum(1.0, m / _MANY)
         + choice.split * np.log(one.parts)
         + choice.splits * (one.parts > 1)
-        + choice.blocks * per * np.log(one.rows * one.columns / _PLAIN)
+        + large * np.log(one.rows * one.columns / _PLAIN)
     )
     logit = np.where(blocks.allowed, logit, -np.inf)
     weight = np.exp(logit - logit.max(axis=1, keepdims=True))

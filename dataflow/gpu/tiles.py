@@ -14,21 +14,21 @@ _LEAST_PART = 256  # inputs of a part of K
 
 @dataclass(frozen=True)
 class Candidates:
-    """Arrays [1, candidates]."""
+    """Arrays [1, candidates]; `taste` [3, candidates]."""
 
     rows: Floats
     columns: Floats
     parts: Floats
     speed: Floats
     liking: Floats
+    taste: Floats
 
     @classmethod
     def of(cls, fit: GemmFit) -> "Candidates":
         """Each tile with each split."""
-        tiles = np.array([(tile.rows, tile.columns, tile.speed, tile.liking) for tile in fit.tiles])
-        rows, columns, speed, liking = np.repeat(tiles, len(fit.parts), axis=0).T
-        parts = np.tile(np.array(fit.parts, dtype=np.float64), len(fit.tiles))
-        return cls(rows[None], columns[None], parts[None], speed[None], liking[None])
+        rows = [(t.rows, t.columns, part, t.speed, t.liking, *t.taste) for t in fit.tiles for part in t.parts]
+        size, width, part, speed, liking, *taste = np.array(rows, dtype=np.float64).T
+        return cls(size[None], width[None], part[None], speed[None], liking[None], np.stack(taste))
 
 
 @dataclass(frozen=True)
