@@ -96,8 +96,15 @@ def _attention(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Sect
     return sections(machine, record, made.memory_bound)
 
 
+def _library(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Section]:
+    from analysis.gpu.fit_library import fit_library
+
+    return {"gemm": Section(*fit_library(machine, record["rows"]))}
+
+
 SECTIONS: dict[str, Callable[[GpuMachine, Record, Fit], dict[str, Section]]] = {
     "kernels that move bytes": _moving,
+    "products of libraries": _library,
     "W4 products": _w4,
     "attention": _attention,
 }

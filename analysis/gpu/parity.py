@@ -20,6 +20,7 @@ from accel.gpu.machine import GpuMachine
 from analysis.gpu import fit_attention as attention
 from analysis.gpu import fit_convolution as convolutions
 from analysis.gpu import fit_memory_bound as moving
+from analysis.gpu.fit_linear_attention import linear_points
 from analysis.gpu.held_out import error
 from dataflow.gpu.estimate import Estimate, Floats
 from dataflow.gpu.gemm import gemm
@@ -71,7 +72,7 @@ def _attention(machine: GpuMachine, fit: Fit, record: Record) -> dict[str, Parit
     """Decoding, prefill and linear attention, whose points the fit knows as they are."""
     pairs = [(points, fit.attention) for points in attention.all_points(machine, record)] if fit.attention else []
     if fit.linear_attention and fit.memory_bound:
-        known = attention.linear_points(machine, record, fit.memory_bound)
+        known = linear_points(machine, record, fit.memory_bound)
         pairs += [(points, fit.linear_attention) for points in known]  # type: ignore[misc]
     groups: dict[str, list[tuple[attention.Points, Floats]]] = {}
     for points, section in pairs:
