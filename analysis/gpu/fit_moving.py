@@ -31,7 +31,7 @@ FITS = Path(__file__).parents[2] / "accel/fits"
 class Section:
     """What goes into a file of fits: numbers, errors of held-out points by class, and how many points were fitted."""
 
-    fit: BaseModel
+    fit: BaseModel | Mapping[str, BaseModel]
     errors: Mapping[str, Error]
     fitted: int
 
