@@ -25,7 +25,11 @@ def gemm(
     n: Annotated[Count, typer.Option(help="Rows of W: outputs.")],
     k: Annotated[Count, typer.Option(help="Inputs.")],
     format: Annotated[
-        str, typer.Option(help="bf16, fp16, int8, fp8, w8a8, w4a16, w4a8, w4a8_group, w4a4_int4, w4a4_nvfp4; a list.")
+        str,
+        typer.Option(
+            help="bf16, fp16, int8, fp8, w8a8, w4a16, w4a8, w4a8_group, w4a4_int4, w4a4_nvfp4; kernels of others: "
+            "qserve_w4a8_channel, qserve_w4a8_group, qserve_w8a8, marlin_w4a16. A list."
+        ),
     ] = "bf16",
     machine: Machines = "h200",
     rank: Annotated[int, typer.Option(min=0, help="Low-rank branch of the W4A4 formats.")] = 32,

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from accel.gpu.fit import Fit
 from accel.gpu.formats import Format, find_format, resolve
 from accel.gpu.loading import has_section, section
 from accel.gpu.machine import GpuMachine
@@ -22,7 +23,8 @@ from dataflow.gpu.gemm import gemm
 from dataflow.gpu.low_rank import low_rank_gemm
 from dataflow.gpu.memory_bound import by_rows
 from dataflow.gpu.predict_attention import predict_attention, predict_linear_attention, predict_prefill
-from dataflow.gpu.prediction import Prediction, with_warning
+from dataflow.gpu.prediction import Prediction, predicted, with_warning
+from dataflow.gpu.published_kernels.gemm import KERNELS, published_gemm
 from dataflow.gpu.simt import simt_products
 from dataflow.gpu.transfer import copy_over, copy_within
 from dataflow.gpu.w4 import w4_gemm
@@ -51,6 +53,8 @@ _LEFT_OUT_BRANCH = (
     "bias; the next layer's quantizer in the epilogue; collisions of the atomics that add the down-projection up",
     "no run of this kernel was fitted: its structure is known, its cycles are those of our mma.sync kernels",
 )
+NOT_FITTED = Fit(name="none: instructions were counted", source="dataflow/gpu/published_kernels")
+_LEFT_OUT_PUBLISHED = ("stalls of warps that wait for one another; clocks that the power limit lowers",)
 _LEFT_OUT_OURS = ("bias; the quantizer of activations", "the library's kernels for small batches")
 
 
@@ -67,9 +71,12 @@ def predict_gemm(
     """y [M, N] = x [M, K] W^T in a format of `accel.gpu.formats`: weights cold, activations warm.
 
     A format whose units are missing is answered by the machine's fallback, with a warning. `rank` and `fused` say how
-    the low-rank branch of the W4A4 formats is computed; other formats have none.
+    the low-rank branch of the W4A4 formats is computed; other formats have none. Kernels of others that were counted,
+    not fitted, go by their name: qserve_w4a8_channel, qserve_w4a8_group, qserve_w8a8, marlin_w4a16.
     """
     device, asked = gpu(machine), counts(m=m, n=n, k=k)
+    if format in KERNELS:
+        return _published(device, format, asked)
     chosen, warning = resolve(device, format)
     wanted = find_format(format).name
     found = _branched if wanted in BRANCHED and device.capability >= 80 else _plain
@@ -98,10 +105,18 @@ def _branched(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], b
     )
 
 
+def _published(device: GpuMachine, kernel: str, asked: Mapping[str, Floats]) -> Prediction:
+    """From instructions counted in others' machine code; the band is what the machine's file says of strangers."""
+    estimate = published_gemm(device, kernel, *asked.values())
+    return predicted(device, NOT_FITTED, False, estimate, asked, format=kernel, left_out=_LEFT_OUT_PUBLISHED)
+
+
 def _plain(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], branch: Branch) -> Prediction:
     """Ours where there is a fit of ours, else the library's; no branch."""
     m, n, k = asked.values()
     name = "bf16" if chosen.name == "fp16" else chosen.name
+    if name == "w4a16" and device.capability // 10 != 9:  # ours is for Hopper alone
+        return _published(device, "marlin_w4a16", asked)
     if name in _OURS and device.capability >= 80 and has_section(device, "w4"):
         more: dict[str, Any] = {"format": chosen.name, "left_out": _LEFT_OUT_OURS}
         return told(device, "w4", lambda one, fit: w4_gemm(one, fit, name, m, n, k), asked, **more)
