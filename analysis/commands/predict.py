@@ -202,6 +202,31 @@ def copy(
     _put(ask.copies(machine, way, size), as_json)
 
 
+@app.command()
+@guarded
+def anchors(
+    machine: Annotated[
+        str | None, typer.Option(help="Only these GPUs. Default: all that have published times.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How far published times of GPUs that nobody here owns are from their predictions, one left out at a time.
+
+    tilewright predict anchors --machine rtx_4090,l40s
+
+    blind: by data sheet and carried fit alone. left out: times the scale that the other published times of its device
+    and class give; a time that is alone stays blind. Scales in machine files are those of all of them.
+    """
+    from analysis.gpu import anchored, ask
+
+    rows = anchored.scored(None if machine is None else [one.name for one in ask.machines(machine)])
+    if as_json:
+        put_json(anchored.to_json(rows))
+        return
+    for table in anchored.tables(rows):
+        put_table(*table)
+
+
 def _put(found: Sequence[Any], as_json: bool) -> None:
     from analysis.gpu import predict
 

@@ -18,6 +18,7 @@ from analysis.gpu.held_out import error
 from dataflow.gpu.prediction import Prediction
 
 MOST = 12  # anchors of a device
+_TEXTS = ("id", "device", "model", "execution", "format", "source", "other_source", "role", "note")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -26,17 +27,20 @@ class Anchor:
     """One published time.
 
     kind       class of the error table
-    model      a workload for whole models, "" for kernels
+    model      a workload for whole models, "" for kernels; `execution` of `dataflow.gpu.host` with it
     problem    arguments of the kernel
+    limit_w    of the card where it ran on under a power limit, so that its clock fell; None where nothing is told
     other_s    what another source prints for the same; None where there is none
-    role       anchor: scales its class; prediction: only scored
+    role       anchor: scales its class; prediction: only scored; input: a fit was made with it
     """
 
     id: str
     device: str
     kind: str
     model: str
+    execution: str
     problem: Mapping[str, int]
+    limit_w: float | None
     format: str
     seconds: float
     source: str
@@ -60,10 +64,14 @@ def anchors() -> tuple[Anchor, ...]:
 
 def _anchor(row: Mapping[str, str]) -> Anchor:
     unit = _UNITS[row["unit"]]
-    other = float(row["other"]) * unit if row["other"] else None
-    problem = {name: int(value) for name, _, value in (part.partition("=") for part in row["problem"].split())}
-    about = {name: row[name] for name in ("id", "device", "model", "format", "source", "other_source", "role", "note")}
-    return Anchor(kind=row["class"], problem=problem, seconds=float(row["published"]) * unit, other_s=other, **about)
+    return Anchor(
+        kind=row["class"],
+        problem={name: int(value) for name, _, value in (part.partition("=") for part in row["problem"].split())},
+        limit_w=float(row["limit_w"]) if row["limit_w"] else None,
+        seconds=float(row["published"]) * unit,
+        other_s=float(row["other"]) * unit if row["other"] else None,
+        **{name: row[name] for name in _TEXTS},
+    )
 
 
 @dataclass(frozen=True)

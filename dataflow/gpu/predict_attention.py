@@ -48,22 +48,26 @@ def predict_prefill(
     kv_heads: ArrayLike,
     head_size: ArrayLike = 128,
     *,
+    keys: ArrayLike | None = None,
     causal: bool = True,
     kernel: str | None = None,
 ) -> Prediction:
     """Attention of whole sequences, 16 bits, operands warm as far as the L2 holds them.
 
+    keys     of each sequence, where there are more or fewer of them than queries (`length`)
     kernel   flash (FlashAttention 2), cudnn, fa3; None: what PyTorch takes, cudnn from Hopper on and flash before
     """
     device, name = gpu(machine), kernel
     if name is None:
         name = "cudnn" if device.capability >= 90 else "flash"
     asked = counts(batch=batch, length=length, heads=heads, kv_heads=kv_heads, head_size=head_size)
-    b, tokens, h, kv, size = asked.values()
+    asked |= {} if keys is None else {"keys": counts(length=length, keys=keys)["keys"]}
+    b, tokens, h, kv, size = list(asked.values())[:5]
+    seen = asked.get("keys", tokens)
     return told(
         device,
         "attention",
-        lambda one, fit: prefill_attention(one, fit, b, h, kv, tokens, tokens, size, causal, name),
+        lambda one, fit: prefill_attention(one, fit, b, h, kv, tokens, seen, size, causal, name),
         asked,
         format=f"{name} {'causal' if causal else 'full'}",
         left_out=_LEFT_OUT_ATTENTION,

@@ -8,7 +8,7 @@ import pytest
 from accel.machine import load_machine, machine_names
 from analysis.gpu.anchors import MOST, Anchor, anchors, errors, scale, scaled, scales
 
-ONE = Anchor("x.1", "x", "toy", "", {"m": 1}, "bf16", 2.0, "here", None, "", "anchor", "")
+ONE = Anchor("x.1", "x", "toy", "", "", {"m": 1}, None, "bf16", 2.0, "here", None, "", "anchor", "")
 
 
 def group(*published: float, role: str = "anchor") -> list[Anchor]:
@@ -48,7 +48,7 @@ def test_the_table_is_sound() -> None:
     gpus = {name for name in machine_names() if load_machine(name).planner == "gpu"}
     for one in rows:
         assert one.device in gpus
-        assert one.role in ("anchor", "prediction")
+        assert one.role in ("anchor", "prediction", "input")
         assert one.source
         assert bool(one.problem) != bool(one.model)
         assert (one.other_s is None) == (not one.other_source)
