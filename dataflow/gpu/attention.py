@@ -172,7 +172,7 @@ def _flash(
     floor = np.maximum(useful / machine.per_s("fp16"), compulsory / machine.memory.peak_bytes_per_s)
     l2 = cycles["walked_bytes"] + 2 * problem.write_bytes
     words = {_PRODUCTS: cycles["executed"], _EXPONENTIALS: cycles["scores"]}
-    terms = ("blocks", "tensor", "special", "dram", "exchange")
+    terms = ("tensor", "special", "latency", "waves", "dram", "exchange")
     return _estimate(machine, kind, cycles, terms, read, written, l2, words, floor)
 
 

@@ -144,10 +144,13 @@ def _blocks(
     longest = beside + np.ceil(walked.longest / parts) * each
     count = problem.heads * walked.blocks * parts
     work = problem.heads * (walked.tiles * each + walked.diagonal * fit.masked * softmax) + count * beside
+    blocks, many = _in_turn(machine, fit, problem.causal, count, longest, work), machine.multiprocessors
     return {
-        "blocks": _in_turn(machine, fit, problem.causal, count, longest, work),
-        "tensor": problem.heads * walked.tiles * products / machine.multiprocessors,
-        "special": problem.heads * walked.tiles * special / machine.multiprocessors,
+        "blocks": blocks,
+        "tensor": problem.heads * walked.tiles * products / many,
+        "special": problem.heads * walked.tiles * special / many,
+        "latency": (problem.heads * walked.tiles * fit.tile_cycles + count * beside) / many,
+        "waves": np.maximum(blocks - work / many, 0.0),
         "executed": 4.0 * scores(problem, walked, block, tile) * size,
         "scores": scores(problem, walked, block, tile),
         "walked_bytes": 4.0 * problem.heads * walked.tiles * tile * size,

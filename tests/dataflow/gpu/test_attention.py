@@ -110,10 +110,28 @@ def test_products_of_full_tiles_take_their_operations_over_the_rate() -> None:
     assert made.operations["special"] == 33 * 4 * 1024**2
 
 
+def test_only_on_hopper_mma_sync_is_slower_than_the_tensor_cores() -> None:
+    for name, slower in (("h200", 2.0), ("a100_80g_sxm", 1.0), ("rtx_5090", 1.0)):
+        machine = load_machine(name)
+        full, half = (prefill_attention(machine, free(hopper=share), 1, 1, 1, 128, 256, 128) for share in (1.0, 0.5))
+        assert half.terms["tensor"] == pytest.approx(slower * full.terms["tensor"])
+
+
 def test_a_multiprocessor_takes_whole_blocks() -> None:
     full, more = (prefill_attention(H200, free(), 1, heads, heads, 128, 256, 128) for heads in (264, 265))
     launch = H200.launch.graph_s
     assert (more.seconds - launch) / (full.seconds - launch) == pytest.approx(1.5)
+
+
+def test_what_limits_is_named() -> None:
+    long = prefill_attention(H200, FIT, 4, 32, 32, 4096, 4096, 128, kernel="cudnn")
+    one = prefill_attention(H200, FIT, 1, 133, 133, 128, 65536, 128, kernel="cudnn")
+    assert long.limited_by() == ["tensor"]
+    # the last block of 133 has the card to itself
+    assert one.terms["waves"] > 0.4 * one.seconds
+    assert long.terms["waves"] < 0.05 * long.seconds
+    assert decode_attention(H200, FIT, 256, 8192, **LLAMA, kv_bits=4).limited_by() == ["dram"]
+    assert decode_attention(H200, FIT, 64, 4096, 64, 8, 128, 4, "qserve").limited_by() == ["alu"]
 
 
 def test_causal_attention_computes_the_tiles_that_hold_a_score() -> None:
@@ -149,6 +167,10 @@ def test_keys_and_values_that_heads_share_are_read_once() -> None:
     own, shared = (prefill_attention(H200, FIT, 8, 32, kv, 8192, 8192, 128) for kv in (32, 8))
     assert own.seconds == pytest.approx(shared.seconds)
     assert own.dram_read_bytes - shared.dram_read_bytes == pytest.approx(4 * 8 * 24 * 8192 * 128)
+    few = [prefill_attention(H200, FIT, 8, 32, kv, 1, 65536, 128).floor_s for kv in (32, 8)]
+    cache = 4 * 8 * 65536 * 128
+    apart = (32 - 8) * cache / H200.memory.peak_bytes_per_s
+    assert few[0] - few[1] == pytest.approx(apart)
 
 
 def test_other_gpus_take_what_their_units_say() -> None:
