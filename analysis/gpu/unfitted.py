@@ -65,7 +65,9 @@ class Score:
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "Score":
         errors = np.array([row.error for row in rows])
-        return cls(len(errors), float(np.mean(np.abs(errors))), float(np.percentile(np.abs(errors), 90)), errors.mean())
+        return cls(
+            len(errors), float(np.mean(np.abs(errors))), float(np.percentile(np.abs(errors), 90)), float(errors.mean())
+        )
 
 
 def rows(machine: GpuMachine | None = None) -> list[Row]:

@@ -1,12 +1,13 @@
 """`qserve_attention`: seconds of QServe's fused KV4 decode attention, from counted instructions. Nothing is fitted.
 
-    launch + start of reads + three loads one after another + longest of |issue slots, DRAM, L2|
+    launch + start of reads + three loads one after another + longest of |rounds of blocks, DRAM, L2|
 
 A block of 256 threads takes one query head of one sequence: nothing is split, and query heads that share a K/V head
-dequantize it each for itself. With few blocks the launcher gives each up to 1024 threads, since registers leave room
-for 32 warps of a multiprocessor. Instructions a thread spends on an element of K and V were counted in the machine code
+dequantize it each for itself. (The launcher would give few blocks more threads, but the number of multiprocessors that
+it asks for stays at its default of 1.) In a trip a warp loads some keys, or values, and works on them: a round takes as
+long as the resident warps need to issue, or as one warp waits and works. Instructions were counted in the machine code
 for sm_90 of mit-han-lab/omniserve (CUDA 13.0). Left out: softmax (1 % of the instructions), which instructions run at
-half rate, stalls of warps that wait for one another.
+half rate, loads that the compiler moved ahead.
 """
 
 import numpy as np
@@ -18,7 +19,11 @@ from dataflow.gpu.attention_work import positive
 from dataflow.gpu.estimate import Estimate, Floats
 
 PRELOADED = 2048  # contexts below keep scales and zeros in shared memory
-INSTRUCTIONS = {True: 451 / 64 + 235 / 32, False: 253 / 32 + 266 / 32}  # a thread, for an element of K and one of V
+KEYS = {True: (8, 451), False: (4, 253)}  # preloaded or not: rows of a thread's trip, 8 elements each; instructions
+VALUES = {True: (4, 235), False: (4, 266)}
+_TRIP_ROWS = 2  # rows that a warp has side by side: 16 lanes each
+_WARPS = 8  # of a block
+_RESIDENT = 4  # blocks: "32 warps per SM", limited by registers, its launcher says
 ROW_EXTRA = 4  # bytes of scale and zero, a token of a head
 _LOADS = 3  # one after another: query and new key, first keys, first values
 
@@ -37,24 +42,34 @@ def qserve_attention(
     batch, context, heads, kv_heads, size = positive(**named)
     cache = 2 * batch * kv_heads * context * (size / 2 + ROW_EXTRA)
     through = cache * heads / kv_heads
-    slots = _slots(machine, batch, context, heads, size)
+    slots, waits = _rounds(machine, batch * heads, context, size / 128)
     seconds = {
         "alu": slots / machine.clock_hz,
         "dram": cache / machine.memory.read_bytes_per_s,
         "l2": through / machine.cache.bytes_per_s,
-        "latency": np.full_like(batch, _LOADS * micro.last_load_cycles(machine.clock_hz) / machine.clock_hz),
+        "latency": waits / machine.clock_hz,
         "launch": np.full_like(batch, machine.launch.graph_s + START_S),
     }
-    longest = np.maximum(seconds["alu"], np.maximum(seconds["dram"], seconds["l2"]))
+    first = _LOADS * micro.last_load_cycles(machine.clock_hz) / machine.clock_hz
+    longest = np.max([seconds[name] for name in ("alu", "latency", "dram", "l2")], axis=0)
     floor = cache / machine.memory.peak_bytes_per_s + machine.launch.graph_s
-    total = np.maximum(seconds["launch"] + seconds["latency"] + longest, floor)
+    total = np.maximum(seconds["launch"] + first + longest, floor)
     operations = {"fp32": 4.0 * batch * heads * context * size}
     return Estimate("qserve_attention", total, floor, cache, np.zeros_like(cache), through, operations, seconds)
 
 
-def _slots(machine: GpuMachine, batch: Floats, context: Floats, heads: Floats, size: Floats) -> Floats:
-    """Cycles in which the busiest multiprocessor issues, by rounds of resident blocks."""
-    counted = np.where(context < PRELOADED, INSTRUCTIONS[True], INSTRUCTIONS[False])
-    block = context * size * counted / 32 / SCHEDULERS
-    blocks = batch * heads
-    return np.asarray(np.ceil(blocks / machine.multiprocessors) * block)
+def _rounds(machine: GpuMachine, blocks: Floats, context: Floats, wide: Floats) -> tuple[Floats, Floats]:
+    """Cycles in which the busiest multiprocessor issues; cycles of its warps one by one, rounds of blocks in turn.
+
+    `wide`: elements of a head over those of the heads that the instructions were counted for.
+    """
+    latency = microarchitecture(machine.architecture).last_load_cycles(machine.clock_hz)
+    issue, chain = np.zeros_like(context), np.zeros_like(context)
+    for table in (KEYS, VALUES):
+        for preloaded, (rows, instructions) in table.items():
+            trips = np.ceil(context / (_WARPS * _TRIP_ROWS * rows))
+            here = (context < PRELOADED) == preloaded
+            issue += np.where(here, context * instructions * wide / (_TRIP_ROWS * rows), 0.0)
+            chain += np.where(here, trips * (latency + instructions * wide), 0.0)
+    busiest = np.ceil(blocks / machine.multiprocessors)
+    return busiest * issue / SCHEDULERS, np.ceil(busiest / _RESIDENT) * chain

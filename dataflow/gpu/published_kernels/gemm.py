@@ -35,6 +35,7 @@ def published_gemm(machine: GpuMachine, kernel: str, m: ArrayLike, n: ArrayLike,
     read, written = _memory_bytes(machine, weight, bands, m * k * bits / 8, 2.0 * m * n)
     seconds = {name: parts[name] / machine.clock_hz for name in ("tensor", "alu", "shared", "latency", "waves", "body")}
     body = seconds.pop("body")
+    seconds["chain"] = seconds["tensor"] + seconds["alu"]  # a warp's products and its other instructions add up
     dram = (read + written) / machine.memory.read_bytes_per_s
     l2 = parts["l2_bytes"] / machine.cache.bytes_per_s
     launch = parts["launches"] * (machine.launch.graph_s + START_S)

@@ -57,7 +57,7 @@ def trip(machine: GpuMachine, loop: Loop, bits: int, stage_bytes: float) -> Trip
         alu=turns * others,
         shared=loop.warps * loop.wavefronts,
         arrive=stage_bytes / ARRIVE,
-        chain=products + others + _LOADS * micro.shared_cycles + micro.barrier_cycles,
+        chain=products + loop.alone + _LOADS * micro.shared_cycles + micro.barrier_cycles,
         latency=micro.last_load_cycles(machine.clock_hz),
         ahead=loop.stages - 1,
     )
