@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from analysis.commands.predict_errors import add_to as add_errors
 from analysis.console import Json, guarded, put_json, put_table, put_text, say
 
 app = typer.Typer(
@@ -239,3 +240,6 @@ def _put(found: Sequence[Any], as_json: bool) -> None:
     for table in predict.tables(found):
         put_table(*table)
     put_text("\n".join(predict.notes(found)))
+
+
+add_errors(app)
