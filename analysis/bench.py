@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -12,6 +13,8 @@ from accel.machine import load_standard
 from accel.spatten import SpattenMachine
 from analysis.reproduce.spatten import spatten_machine
 from dataflow.dram_energy import dram_energy
+from dataflow.gpu.predict import gpu, predict_gemm
+from dataflow.gpu.trace import run_trace
 from dataflow.memory import default_spec, dram_spec, peak_bytes_per_s
 from dataflow.simulate import simulate
 from dataflow.spatten.plan import plan_attention
@@ -31,6 +34,7 @@ _ALIGN_BYTES = 32768
 _REQUESTS, _CHUNK = 1_000_000, 1 << 16
 _LAYER = (512, 4096, 4096)  # tokens, outputs, inputs of a linear layer
 _RANK = 32
+_GEMMS = 2000
 
 
 def _seconds(run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -132,6 +136,23 @@ def layer_seconds(tokens: int, outputs: int, inputs: int, repeats: int = 5) -> d
     }
 
 
+def gpu_rates() -> dict[str, float]:
+    """Closed forms of GPUs on the H200: predicted GEMMs a second in arrays of 2000, milliseconds of whole passes.
+
+    A first pass reads the trace into arrays; those after it do not.
+    """
+    machine, passes = gpu("h200"), {"flux_dev": "flux_dev", "llama3_8b_decode": "llama3_8b_tokens1_past1024_batch64"}
+    m, n, k = (np.random.default_rng(3).integers(1, 128, (3, _GEMMS)) * 64).tolist()
+    found = {"gemm_predictions_per_s": _GEMMS / _seconds(lambda: predict_gemm(machine, "bf16", m, n, k), 5)}
+    for name, workload in passes.items():
+        trace = load_workload(workload)
+        start = time.perf_counter()
+        run_trace(machine, trace, "graph")
+        found[f"{name}_first_pass_ms"] = 1e3 * (time.perf_counter() - start)
+        found[f"{name}_pass_ms"] = 1e3 * _seconds(partial(run_trace, machine, trace, "graph"), 7)
+    return found
+
+
 def run_bench() -> dict[str, float]:
     """Milliseconds and rates, on one core but for the last:
 
@@ -139,6 +160,7 @@ def run_bench() -> dict[str, float]:
     bert_base_384_ms        the same with the DRAM controller in the loop, dense, 12 bit
     compiled_tasks_per_s, simpy_tasks_per_s, sweep_points_per_s (one process)
     dram_stream_requests_per_s, dram_gather_requests_per_s   a million reads of 64 bytes through HBM2, CPU time
+    gemm_predictions_per_s, flux_dev_pass_ms, llama3_8b_decode_pass_ms (and *_first_pass_ms)   models of GPUs
     w4a8_group_512x4096x4096_s, w4a8_channel_..., w4a4_...   seconds on all cores: functional models of a linear layer,
                             with the quantization of its activations, w4a4 with a low-rank branch of rank 32
     numpy_float64_matmul_512x4096x4096_s   beside them; and `*_over_numpy_float64`, the ratios to it
@@ -152,5 +174,6 @@ def run_bench() -> dict[str, float]:
         "sweep_points_per_s": _points_per_s(machine),
         "dram_stream_requests_per_s": _dram_requests_per_s(np.arange(_REQUESTS) * 64),
         "dram_gather_requests_per_s": _dram_requests_per_s(_gather(_REQUESTS)),
+        **gpu_rates(),
         **layer_seconds(*_LAYER),
     }

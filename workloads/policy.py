@@ -50,7 +50,8 @@ class Policy(BaseModel):
     stays below `lsb_threshold` (section III-D).  `key_lsb_bits: 0` is static quantization.
 
     `execution` is of GPUs, on traces of whole models: eager operators replayed as one CUDA graph or launched one by
-    one from Python, or repeated blocks compiled (fused), launched or replayed.
+    one from Python, or repeated blocks compiled (fused), launched or replayed. `scheme` names the number scheme
+    (`workloads/schemes`) under which such a trace runs; "": as recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class Policy(BaseModel):
     value_bits: Annotated[int, Field(ge=1, le=32)] = 12
     lsb_threshold: Annotated[float, Field(ge=0, le=1)] = 0.1  # section III-D: 'typical 0.1'
     execution: Literal["graph", "eager", "compiled", "compiled_graph"] = "graph"
+    scheme: str = ""
 
     @model_validator(mode="after")
     def _one_rule_for_tokens(self) -> "Policy":

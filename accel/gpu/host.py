@@ -39,8 +39,12 @@ class SimtFit(BaseModel):
     """of a call beside its tiles"""
     turn_cycles: NotNegative
     """of a tile beside the steps of its sum"""
+    vector_cycles: NotNegative
+    """more, of a product with a vector"""
     attention_share: Share
-    """of the rate that attention in float32 reaches, counted without what a causal mask removes"""
+    """of the rate that attention in float32 reaches"""
+    attention_tile_cycles: NotNegative
+    """of a block of it, for each tile of keys"""
 
 
 class FrameworkFit(BaseModel):
@@ -53,6 +57,9 @@ class FrameworkFit(BaseModel):
     """of a kernel of a grouped convolution, which runs as three a group, beyond what an empty one takes"""
     grouped_bytes: Positive
     """a cycle that such a kernel moves"""
+    active_share: NotNegative = 0.0
+    """of the power limit that a whole model takes while its kernels do more than wait for memory, beyond what their
+    bytes and operations explain: a warm chip, work that no term counts"""
     kernels: dict[str, MovingKernel]
     """by family (`dataflow/gpu/framework.py`): operators whose tensors do not lie in one piece, and "fused": what the
     compiler makes of a chain of operators"""

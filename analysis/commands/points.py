@@ -47,6 +47,8 @@ def run(
     tilewright run --machine spatten --workload minilm --policy token_keep=0.5 --set machine.memory.channels=8
 
     tilewright run --machine spatten --workload minilm --timeline out.json   (open it at ui.perfetto.dev)
+
+    tilewright run --machine h200 --workload flux_dev --policy execution=compiled_graph --policy scheme=svdquant_int4
     """
     check_writable("--timeline", timeline)
     overrides, policy = assignments(settings), assignments(policies)
@@ -115,6 +117,7 @@ def put_result(result: Any) -> None:
     area = shown("area_mm2", row["area_mm2"]) if row["area_mm2"] else "not modelled"
     totals = [
         ("latency", f"{shown('latency_s', row['latency_s'])}  ({row['cycles']:,} cycles)".replace(",", " ")),
+        *_band(row),
         ("limited by", row["limited_by"]),
         ("DRAM read", shown("dram_bytes", row["dram_read_bytes"])),
         ("DRAM written", shown("dram_bytes", row["dram_write_bytes"])),
@@ -127,6 +130,7 @@ def put_result(result: Any) -> None:
     counts = [(_COUNTED.get(key, key.replace("_", " ")), shown(key, row[key])) for key in COUNTS if key in row]
     if counts:
         put_table("Work", ["", ""], counts)
+    _put_parts("Time on the device, by kind", _largest(row.get("latency_s_by_kind", {})), "latency_s")
     _put_parts("DRAM bytes read, by operand", row["dram_read_bytes_by_operand"], "dram_bytes")
     _put_parts("Energy, by component", row["energy_j_by_component"], "energy_j")
     _put_parts("What the time went to", row["critical_path_cycles_by_unit"], "cycles")
@@ -136,10 +140,29 @@ def put_result(result: Any) -> None:
         put_text("Left out: " + "; ".join(row["left_out"]))
 
 
+def _band(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a GPU executes the model, and between what its latency lies."""
+    from analysis.quantities import shown
+
+    if "execution" not in row:
+        return []
+    low, high = (shown("latency_s", row[key]) for key in ("latency_low_s", "latency_high_s"))
+    return [("90 % of measurements", f"{low} to {high}"), ("executed as", row["execution"].replace("_", " "))]
+
+
+def _largest(parts: Mapping[str, float], most: int = 10) -> dict[str, float]:
+    """The largest parts, and the sum of the others."""
+    ordered = sorted(parts.items(), key=lambda item: -item[1])
+    rest = sum(value for _, value in ordered[most:])
+    return dict(ordered[:most]) | ({"others": rest} if rest else {})
+
+
 def _put_parts(title: str, parts: Mapping[str, float], key: str) -> None:
     from analysis.quantities import shown
 
-    whole = sum(parts.values()) or 1
+    whole = sum(parts.values())
+    if not whole:
+        return
     rows = [(name, shown(key, x), f"{x / whole:.1%}", _bar(x / whole)) for name, x in parts.items() if x]
     put_table(title, ["part", "amount", "share", ""], rows)
 

@@ -20,19 +20,24 @@ from accel.gpu.memory_bound import MemoryBoundFit, MovingKernel
 from accel.machine import load_machine
 from analysis.gpu.fits import add_section
 from dataflow.gpu.estimate import Floats
-from dataflow.gpu.kernels import FUSED, moving_work
+from dataflow.gpu.kernels import FUSED, kernel_costs, moving_work
 from dataflow.gpu.memory_bound import Work, one_kernel
 from dataflow.gpu.operators import Product, read_operators
+from dataflow.gpu.pass_power import Work as PassWork
+from dataflow.gpu.pass_power import active_s, power_w, sustained
 from dataflow.gpu.passes import pass_kernels
 from dataflow.gpu.products import product_estimate
 from workloads.trace import Trace, load_workload, workload_names
 
 CALIBRATION = (
     *("flux_dev", "llama3_8b_tokens1_past1024_batch64", "sana_1600m_batch2", "dc_ae_f32c32_decode", "gpt2_medium"),
+    "gpt2_small_tokens1_past1023",  # after the first evaluation (37 % off): the others have no float32 vectors
 )
 LAUNCHED = "gpt2_medium_tokens1_past1023_h200_2"  # whose compiled pass waits for the host; nothing else of it is used
 GAP_S = 3e-7  # measured: replays of a graph over the sum of its kernels' times, a kernel, where clocks hold
 FITS = Path(__file__).parents[2] / "accel/fits"
+_CYCLES = ("step_cycles", "start_cycles", "turn_cycles", "vector_cycles", "attention_tile_cycles")
+_BELOW = 0.95  # of the power limit: the clock is still the highest
 _FIELDS = tuple(Work.__dataclass_fields__)
 _PLAIN = ("latency_cycles", "slots")
 FAMILIES = {
@@ -171,14 +176,29 @@ def fit_framework(machine: GpuMachine, traces: Sequence[Trace], host: HostFit) -
         name: fit_family(machine, memory, found[name], fields) for name, fields in FAMILIES.items() if name in found
     }
     kernels[FUSED] = fit_fused(machine, memory, traces)
-    simt = SimtFit(
-        share=0.8, small_exponent=0.4, step_cycles=60.0, start_cycles=2000.0, attention_share=0.2, turn_cycles=2000.0
-    )
+    simt = SimtFit(share=0.8, small_exponent=0.4, **dict.fromkeys(_CYCLES, 2000.0), attention_share=0.2)
     fit = FrameworkFit(host=host, simt=simt, grouped_cycles=1000.0, grouped_bytes=300.0, kernels=kernels)
-    fit = _fitted(machine, fit, product_times(traces, "simt"), _with_simt, (0.8, 0.4, 60.0, 2000.0, 2000.0))
+    fit = _fitted(machine, fit, product_times(traces, "simt"), _with_simt, (0.8, 0.4, 60.0, 2000.0, 2000.0, 2000.0))
     fit = _fitted(machine, fit, product_times(traces, "grouped"), _with_grouped, (1000.0, 300.0))
     single = {one: time for one, time in product_times(traces, "attention").items() if one.format == "float32"}
-    return _fitted(machine, fit, single, _with_attention, (0.2,))
+    fit = _fitted(machine, fit, single, _with_attention, (0.2, 5000.0))
+    return fit.model_copy(update={"active_share": fit_active(machine, fit, traces)})
+
+
+def fit_active(machine: GpuMachine, fit: FrameworkFit, traces: Sequence[Trace]) -> float:
+    """Median over replays that stay below the limit: measured power less that of the kernels while they are active."""
+    energy, found = section(machine, "energy")[0], []
+    for trace in traces:
+        timed = trace.made["timed"]["graph"]
+        measured_w = (timed["pass_j"] or 0.0) / timed["pass_us"] * 1e6
+        if 0 < measured_w < _BELOW * machine.power.limit_w:
+            kernels = pass_kernels(trace, False)
+            costs = kernel_costs(machine, kernels, fit)
+            work = PassWork(costs.estimate, kernels.repeat, 0.0)
+            made = sustained(machine, energy, 0.0, work)
+            active = float((active_s(costs.estimate) * kernels.repeat).sum() / (made.seconds * kernels.repeat).sum())
+            found.append((measured_w - power_w(made, work)) / active / machine.power.limit_w)
+    return max(0.0, float(np.median(found)))
 
 
 def _fitted(
@@ -193,14 +213,8 @@ def _fitted(
 
 
 def _with_simt(fit: FrameworkFit, values: list[float]) -> FrameworkFit:
-    share, small, step, start, turn = values
-    update = {
-        "share": min(share, 1.0),
-        "small_exponent": small,
-        "step_cycles": step,
-        "start_cycles": start,
-        "turn_cycles": turn,
-    }
+    share, small, *cycles = values
+    update = {"share": min(share, 1.0), "small_exponent": small, **dict(zip(_CYCLES, cycles, strict=False))}
     return fit.model_copy(update={"simt": fit.simt.model_copy(update=update)})
 
 
@@ -209,7 +223,8 @@ def _with_grouped(fit: FrameworkFit, values: list[float]) -> FrameworkFit:
 
 
 def _with_attention(fit: FrameworkFit, values: list[float]) -> FrameworkFit:
-    return fit.model_copy(update={"simt": fit.simt.model_copy(update={"attention_share": min(values[0], 1.0)})})
+    update = {"attention_share": min(values[0], 1.0), "attention_tile_cycles": values[1]}
+    return fit.model_copy(update={"simt": fit.simt.model_copy(update=update)})
 
 
 def fit_host(traces: Sequence[Trace], launched: Trace) -> HostFit:

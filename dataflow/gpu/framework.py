@@ -91,6 +91,9 @@ def _reduction(x: Tensor, result: Tensor) -> Kernel:
 
 
 def _move(kind: str, op: str, inputs: Sequence[Tensor], result: Tensor, elements: int) -> Kernel:
+    if kind == "quantize":
+        width = inputs[0].shape[-1] if inputs[0].shape else 1
+        return Kernel("quantize", inputs[0].elements, inputs[0].elements // max(width, 1), width)
     family = {"cat": "cat", "copy": "permute"}.get(kind, kind)
     if kind == "cat" and not all(one.in_one_piece for one in inputs):
         family = "cat_strided"

@@ -4,7 +4,10 @@ The outermost modules that a list holds two or more of are compiled; everything 
 that are no product run together where one feeds the other and no product lies between them on any path: such a chain is
 one kernel, which reads what comes from outside once and writes what is used outside once. A convolution in a block
 takes and gives channels last, and its bias joins the chain behind it. Left out: kernels for outputs of several shapes,
-chains cut for their size, products that the compiler puts side by side.
+chains cut for their size.
+
+Under a number scheme, products of one quantized input in one block are one kernel with all their outputs, and the
+products of a low-rank branch are done in its quantizer and in its GEMM, as kernels for such schemes do.
 """
 
 from collections import defaultdict
@@ -17,6 +20,8 @@ from dataflow.gpu.framework import Kernel
 from dataflow.gpu.kernels import FUSED, Kernels
 from dataflow.gpu.operators import Operators, Product
 from dataflow.gpu.residency import UNKNOWN, Touches
+
+QUANTIZED = ("w4a8", "w4a8_group", "w8a8", "fp8", "w4a4_int4", "w4a4_nvfp4")
 
 
 def repeated_blocks(modules: Iterable[str]) -> list[str]:
@@ -62,7 +67,7 @@ def block_of(modules: Sequence[str]) -> list[int]:
 def fused_kernels(operators: Operators) -> Kernels:
     """Kernels of the compiled pass."""
     blocks = block_of(operators.modules)
-    group = _groups(operators, blocks)
+    group = _groups(operators, blocks, _inputs(operators))
     rows = [row for row in range(len(operators)) if operators.launches(row)]
     order: dict[int, list[int]] = {}
     for row in rows:
@@ -71,36 +76,42 @@ def fused_kernels(operators: Operators) -> Kernels:
     number = np.full(len(operators), -1, np.int64)
     for index, mine in enumerate(members):
         number[mine] = index
-    fused = np.array(
-        [len(mine) > 1 or (blocks[mine[0]] >= 0 and operators.moving[mine[0]] is not None) for mine in members]
-    )
+    fused = np.array([blocks[mine[0]] >= 0 and operators.moving[mine[0]] is not None for mine in members])
     touches = _outside(operators, number, fused)
     return Kernels(
         names=[FUSED if fused[i] else operators.kinds[mine[0]] for i, mine in enumerate(members)],
-        products=[_compiled(operators.products[mine[0]], blocks[mine[0]] >= 0) for mine in members],
+        products=[_compiled([operators.products[row] for row in mine], blocks[mine[0]] >= 0) for mine in members],
         moving=[_chain(operators, mine) if fused[i] else operators.moving[mine[0]] for i, mine in enumerate(members)],
         repeat=np.array([operators.repeat[mine[0]] for mine in members]),
         touches=touches,
     )
 
 
-def _groups(operators: Operators, blocks: Sequence[int]) -> list[int]:
-    """The first row of the chain that each operator is in: itself where it runs alone.
-
-    `depth` counts the products on the longest path from the block's inputs; a chain has one depth.
-    """
-    size = len(operators)
-    feeds: list[list[int]] = [[] for _ in range(size)]
+def _inputs(operators: Operators) -> list[list[int]]:
+    """[operators] rows that wrote what each reads, its operands in order."""
+    found: list[list[int]] = [[] for _ in range(len(operators))]
     reads = ~operators.written & (operators.tensor >= 0)
     for row, source in zip(operators.operator[reads].tolist(), operators.tensor[reads].tolist(), strict=True):
-        feeds[row].append(source)
+        found[row].append(source)
+    return found
+
+
+def _groups(operators: Operators, blocks: Sequence[int], inputs: Sequence[Sequence[int]]) -> list[int]:
+    """The first row of the kernel that each operator is in: itself where it runs alone.
+
+    `depth` counts the products on the longest path from the block's inputs; a kernel has one depth.
+    """
+    size = len(operators)
     depth, root = [0] * size, list(range(size))
+    beside: dict[tuple[object, ...], int] = {}
     for row in range(size):
-        mine = [source for source in feeds[row] if blocks[source] == blocks[row] >= 0]
-        product = operators.products[row] is not None
-        above = (depth[s] + (operators.products[s] is not None) for s in mine)
-        depth[row] = max(above, default=0)
-        if product or operators.moving[row] is None:
+        mine = [source for source in inputs[row] if blocks[source] == blocks[row] >= 0]
+        product = operators.products[row]
+        depth[row] = max((depth[s] + (operators.products[s] is not None) for s in mine), default=0)
+        if product is not None and product.format in QUANTIZED and not product.branch and mine:
+            _, m, _, k = product.sizes
+            _join(root, beside.setdefault((blocks[row], depth[row], product.format, m, k, mine[0]), row), row)
+        if operators.moving[row] is None:
             continue
         for source in mine:
             if operators.moving[source] is not None and depth[source] == depth[row]:
@@ -120,10 +131,18 @@ def _join(root: list[int], one: int, other: int) -> None:
     root[second] = first
 
 
-def _compiled(product: Product | None, inside: bool) -> Product | None:
-    if product is None or not inside or product.model not in ("conv", "depthwise"):
+def _compiled(products: Sequence[Product | None], inside: bool) -> Product | None:
+    """Of one kernel: quantized products of one input are one with all their outputs; branches join their neighbours."""
+    product = products[0]
+    if product is None or not inside:
         return product
-    return replace(product, flags=(True, False))
+    if product.branch:
+        return replace(product, model="branch")
+    if len(products) > 1:
+        batch, m, _, k = product.sizes
+        return replace(product, sizes=(batch, m, sum(one.sizes[2] for one in products if one), k))
+    flags = {"conv": (True, False), "depthwise": (True, False), "simt": (True,)}
+    return replace(product, flags=flags.get(product.model, product.flags))
 
 
 def _chain(operators: Operators, rows: Sequence[int]) -> Kernel:

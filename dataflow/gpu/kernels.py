@@ -76,7 +76,9 @@ class Kernels:
 def _launches(product: Product | None, moving: Kernel | None) -> int:
     if moving is not None:
         return moving.launches
-    return 3 * product.sizes[0] if product is not None and product.model == "grouped" else 1
+    if product is None:
+        return 1
+    return {"grouped": 3 * product.sizes[0], "branch": 0}.get(product.model, 1)
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,9 @@ class Costs:
     warnings: tuple[str, ...]
 
 
-def kernel_costs(machine: GpuMachine, kernels: Kernels) -> Costs:
+def kernel_costs(machine: GpuMachine, kernels: Kernels, fit: FrameworkFit) -> Costs:
     """What each kernel costs when they follow each other in a CUDA graph."""
     memory: MemoryBoundFit = section(machine, "memory_bound")[0]
-    fit: FrameworkFit = section(machine, "framework")[0]
     table = _Table(len(kernels))
     warnings: dict[str, None] = {}
     for products, estimate, warning in _products(machine, fit, list(kernels.equal_products)):

@@ -2,7 +2,8 @@
 
     operators = read_operators(trace)      # once a trace: kept as long as the trace lives
 
-An operator is a product (linear, bmm, convolution, attention), a kernel that moves bytes, or a view.
+An operator is a product (linear, bmm, convolution, attention), a kernel that moves bytes, or a view. What a scheme with
+a cache of its own leaves without readers, the concatenation of an eager cache, counts as a view.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,13 @@ VIEWS = ("view", "alloc")
 class Product:
     """A GEMM, convolution or attention; what equal ones share.
 
-    model     "gemm", "simt", "conv", "depthwise", "grouped", "attention"
+    model     "gemm", "simt", "conv", "depthwise", "grouped", "attention", "branch": a low-rank product that runs in a
+              kernel of its neighbour
     format    of the numbers, as `accel.gpu.formats` or the KV cache of a scheme names it
     sizes     "gemm", "simt": (batch, m, n, k); "conv", "depthwise": (images, channels, out, side, kernel, stride);
               "grouped": (groups, m, n, k); "attention": (sequences, heads, kv_heads, queries, keys, head_size)
-    flags     of convolutions: (channels last, bias); of attention: (causal,)
+    flags     of convolutions: (channels last, bias); of attention: (causal,); of "simt": (may cut its sum,), or none
+    branch    "up" or "down" of a low-rank branch of a scheme
     copied    elements of operands that the library wants in order, and that are copied first
     """
 
@@ -40,6 +43,7 @@ class Product:
     sizes: tuple[int, ...]
     flags: tuple[bool, ...] = ()
     copied: int = 0
+    branch: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +94,20 @@ def _read(trace: Trace) -> Operators:
     order = np.argsort(operands["operator"], kind="stable")
     edges = np.searchsorted(operands["operator"][order], np.arange(len(sizes) + 1)).tolist()
     places, written = order.tolist(), operands["output"].tolist()
+    weights, held = operands["weight"].tolist(), operands["bytes"].tolist()
     products: list[Product | None] = []
     moving: list[Kernel | None] = []
+    replaced = _replaced(trace)
     unmasked = (table["flops_unmasked"] < table["flops"]).tolist()
     for row, kind in enumerate(columns["kind"]):
         mine = places[edges[row] : edges[row + 1]]
         inputs = tuple(tensors[place] for place in mine if not written[place])
         outputs = tuple(tensors[place] for place in mine if written[place])
         op, format_ = columns["op"][row], columns["format"][row]
-        view = kind in VIEWS or not columns["launches"][row]
+        view = kind in VIEWS or not columns["launches"][row] or row in replaced
         is_product = kind in PRODUCTS and not view
+        if is_product and format_.startswith("w4a8"):
+            format_ = _scaled(format_, sum(held[place] for place in mine if weights[place] >= 0), sizes[row])
         products.append(_product(kind, op, format_, inputs, outputs, sizes[row], unmasked[row]) if is_product else None)
         moving.append(None if view or is_product else _moving(kind, op, inputs, outputs))
     used = np.array([one is not None or other is not None for one, other in zip(products, moving, strict=True)])
@@ -116,6 +124,16 @@ def _read(trace: Trace) -> Operators:
         bytes=_touched(trace)[kept],
         written=operands["output"][kept].astype(bool),
     )
+
+
+def _replaced(trace: Trace) -> set[int]:
+    """Concatenations of a cache that a scheme holds otherwise: nobody reads them but the write of the new token."""
+    operands, op = trace.operands, trace.operators["op"]
+    reads = (operands["output"] == 0) & (operands["producer"] >= 0)
+    writes = op[operands["operator"][reads]] == "scheme.cache_write"
+    source = operands["producer"][reads]
+    others = set(source[~writes].tolist())
+    return {row for row in set(source[writes].tolist()) - others if trace.operators["kind"][row] == "cat"}
 
 
 def _touched(trace: Trace) -> Floats:
@@ -169,6 +187,8 @@ def _product(
     if kind.startswith("conv") and not format_.startswith(("int8", "w")) and len(inputs[0].shape) == 4:
         return _convolution(kind, format_, inputs, outputs, sizes)
     number = gemm_format(format_, inputs, sizes)
+    if op.startswith("scheme.low_rank_"):
+        return Product("gemm", number, sizes, branch=op.rpartition("_")[2])
     copied = sum(one.elements for one in inputs if kind == "bmm" and not _one_batch(one))
     return Product("simt" if number == "fp32" else "gemm", number, sizes, copied=copied)
 
@@ -195,9 +215,15 @@ def gemm_format(format_: str, inputs: Tensors, sizes: tuple[int, ...]) -> str:
     return "fp16" if "float16" in found else "bf16"
 
 
+def _scaled(format_: str, size: int, sizes: tuple[int, ...]) -> str:
+    """W4A8 with scales of groups beside those of channels, by the bytes of its weights."""
+    _, _, n, k = sizes
+    return "w4a8_group" if size > n * k // 2 + 8 * n else format_
+
+
 def _four_bits(format_: str, found: set[str]) -> str:
     if "int8" in found:
-        return "w4a8"
+        return "w4a8_group" if format_ == "w4a8_group" else "w4a8"
     return "w4a16" if found & {"float16", "bfloat16"} and not format_.startswith("w4a4") else "w4a4_int4"
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel.gpu.energy import LEAST_CLOCK, EnergyFit
+from accel.gpu.energy import LEAST_CLOCK, EnergyFit, square_volts
 from accel.gpu.machine import GpuMachine
-from dataflow.gpu.energy import at_clock, slowed
+from dataflow.gpu.energy import FIXED, at_clock, slowed
 from dataflow.gpu.estimate import Estimate, Floats
 
 _HALVINGS = 20
@@ -26,36 +26,55 @@ class Sustained:
     joules: Mapping[str, float]
 
 
-def sustained(machine: GpuMachine, fit: EnergyFit, estimate: Estimate, repeat: Floats, waiting_s: float) -> Sustained:
-    """`waiting_s`: seconds of a pass in which no kernel runs."""
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Kernels of a pass, how often each runs, and seconds of the pass in which none does."""
+
+    estimate: Estimate
+    repeat: Floats
+    waiting_s: float
+
+
+def sustained(machine: GpuMachine, fit: EnergyFit, active_w: float, work: Work) -> Sustained:
+    """`active_w`: watts while what limits a kernel follows the clock, beyond those of its bytes and operations."""
     high, low = 1.0, LEAST_CLOCK
-    found = _at(machine, fit, estimate, repeat, waiting_s, high)
-    if _power(found, repeat, waiting_s) <= machine.power.limit_w:
+    found = _at(machine, fit, active_w, work, high)
+    if power_w(found, work) <= machine.power.limit_w:
         return found
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        found = _at(machine, fit, estimate, repeat, waiting_s, middle)
-        within = _power(found, repeat, waiting_s) <= machine.power.limit_w
+        within = power_w(_at(machine, fit, active_w, work, middle), work) <= machine.power.limit_w
         low, high = (middle, high) if within else (low, middle)
-    return _within(machine, _at(machine, fit, estimate, repeat, waiting_s, low), repeat, waiting_s)
+    return _within(machine, _at(machine, fit, active_w, work, low), work)
 
 
-def _power(found: Sustained, repeat: Floats, waiting_s: float) -> float:
-    return sum(found.joules.values()) / (float((found.seconds * repeat).sum()) + waiting_s)
+def power_w(found: Sustained, work: Work) -> float:
+    """Mean of the pass."""
+    return sum(found.joules.values()) / (float((found.seconds * work.repeat).sum()) + work.waiting_s)
 
 
-def _at(
-    machine: GpuMachine, fit: EnergyFit, estimate: Estimate, repeat: Floats, waiting_s: float, clock: float
-) -> Sustained:
-    shares = np.full_like(estimate.seconds, clock)
-    seconds = slowed(estimate, shares)
-    parts = at_clock(machine, fit, estimate, shares, seconds)
-    joules = {name: float((np.asarray(values) * repeat).sum()) for name, values in parts.items()}
-    joules["idle"] += machine.power.idle_w * waiting_s
+def active_s(estimate: Estimate) -> Floats:
+    """Seconds of each kernel in which what limits it follows the clock."""
+    follows = [term for name, term in estimate.terms.items() if name not in FIXED]
+    return np.minimum(np.max(follows, axis=0), estimate.seconds) if follows else np.zeros_like(estimate.seconds)
+
+
+def _at(machine: GpuMachine, fit: EnergyFit, active_w: float, work: Work, clock: float) -> Sustained:
+    shares = np.full_like(work.estimate.seconds, clock)
+    seconds = slowed(work.estimate, shares)
+    parts = at_clock(machine, fit, work.estimate, shares, seconds)
+    parts["active"] = (
+        active_w
+        * active_s(work.estimate)
+        * square_volts(clock * machine.clock_hz)
+        / square_volts(float(machine.clock_hz))
+    )
+    joules = {name: float((np.asarray(values) * work.repeat).sum()) for name, values in parts.items()}
+    joules["idle"] += machine.power.idle_w * work.waiting_s
     return Sustained(seconds, clock, joules)
 
 
-def _within(machine: GpuMachine, found: Sustained, repeat: Floats, waiting_s: float) -> Sustained:
+def _within(machine: GpuMachine, found: Sustained, work: Work) -> Sustained:
     """Bytes alone may be over the limit on a carried device: the memory waits too."""
-    longer = max(1.0, _power(found, repeat, waiting_s) / machine.power.limit_w)
+    longer = max(1.0, power_w(found, work) / machine.power.limit_w)
     return Sustained(found.seconds * longer, found.clock, found.joules)

@@ -10,6 +10,7 @@ from dataflow.gpu.operators import Operators, read_operators
 from dataflow.gpu.residency import Touches
 from workloads.trace import Trace
 
+_UNDER: "WeakKeyDictionary[Trace, dict[str, Trace]]" = WeakKeyDictionary()
 _MADE: "WeakKeyDictionary[Trace, dict[bool, Kernels]]" = WeakKeyDictionary()
 
 
@@ -20,6 +21,21 @@ def pass_kernels(trace: Trace, compiled: bool) -> Kernels:
         operators = read_operators(trace)
         made[compiled] = fused_kernels(operators) if compiled else eager_kernels(operators)
     return made[compiled]
+
+
+def under_scheme(trace: Trace, scheme: str) -> Trace:
+    """The trace as it runs under a number scheme, kept as long as the trace lives; "": itself.
+
+    Raises ValueError for an unknown scheme, and where it cannot hold for the trace.
+    """
+    if not scheme:
+        return trace
+    from workloads.schemes import annotate
+
+    made = _UNDER.setdefault(trace, {})
+    if scheme not in made:
+        made[scheme] = annotate(trace, scheme)
+    return made[scheme]
 
 
 def eager_kernels(operators: Operators) -> Kernels:

@@ -5,8 +5,6 @@ float32 on CUDA cores; a cache that a scheme quantizes is read by our kernel; a 
 group. Left out: masks that are given as tensors cost nothing beside their bytes.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from accel.gpu.formats import Format, resolve
@@ -20,7 +18,7 @@ from dataflow.gpu.gemm import gemm
 from dataflow.gpu.low_rank import low_rank_gemm
 from dataflow.gpu.memory_bound import one_kernel, plain_work, together
 from dataflow.gpu.operators import Product
-from dataflow.gpu.simt import simt_products
+from dataflow.gpu.simt import simt_attention, simt_products
 from dataflow.gpu.w4 import w4_gemm
 
 _LIBRARY = {"fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
@@ -35,6 +33,8 @@ def product_estimate(
     machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats
 ) -> tuple[Estimate, str | None]:
     """Estimate [points] of products that differ in sizes only, and a warning where the format falls back."""
+    if one.model == "branch":
+        return _branch(machine, *sizes), None
     if one.model == "gemm":
         found, warning = _gemm(machine, fit, one.format, *sizes)
         return _after_copy(machine, fit, one, found), warning
@@ -79,6 +79,15 @@ def _gemm(
     return gemm(machine, found, name if name in _LIBRARY else "bf16", m, n, k, batch), warning
 
 
+def _branch(machine: GpuMachine, batch: Floats, m: Floats, n: Floats, k: Floats) -> Estimate:
+    """The products alone: operands are there, outputs stay where they are."""
+    work, none = 2 * batch * m * n * k, np.zeros_like(m)
+    unit = "fp16" if machine.rates.fp16 else "fp32"
+    seconds = work / machine.per_s(unit)
+    terms = {"tensor": seconds}
+    return Estimate("gemm_branch", seconds, seconds, 2 * batch * n * k, none, 2 * batch * n * k, {unit: work}, terms)
+
+
 def runs_ours(machine: GpuMachine, name: str) -> bool:
     """Whether a kernel of ours runs there: from sm_80 on, W4A16 on Hopper."""
     number = int("".join(filter(str.isdigit, machine.architecture)))
@@ -86,7 +95,8 @@ def runs_ours(machine: GpuMachine, name: str) -> bool:
 
 
 def _simt(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
-    return simt_products(machine, fit.simt, *sizes)
+    batch, m, n, k = sizes
+    return simt_products(machine, fit.simt, batch, m, n, k, bool(one.flags))
 
 
 def _convolution(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
@@ -126,7 +136,7 @@ def _grouped(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats
 def _attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
     sequences, heads, kv_heads, queries, keys, size = sizes
     if one.format == "float32" or not machine.rates.fp16:
-        return _plain_attention(machine, fit, one, sizes)
+        return simt_attention(machine, fit.simt, sequences, heads, kv_heads, queries, keys, size, one.flags[0])
     model = section(machine, "attention")[0]
     bits = _CACHE_BITS.get(one.format, 16)
     if queries[0] == 1 and (bits < 16 or model.cudnn_decode is None):
@@ -138,34 +148,10 @@ def _attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floa
     return prefill_attention(machine, model, sequences, heads, kv_heads, queries, keys, size, causal, kernel)
 
 
-def _plain_attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floats) -> Estimate:
-    """On CUDA cores, in float32: a share of the rate, or the bytes of keys and values."""
-    sequences, heads, kv_heads, queries, keys, size = sizes
-    seen = (keys - (queries - 1) / 2) if one.flags[0] else keys
-    work = 4 * sequences * heads * queries * np.maximum(seen, 1) * size
-    read = 4 * sequences * size * (2 * kv_heads * keys + heads * queries)
-    written = 4 * sequences * heads * queries * size
-    tensor = work / machine.per_s("fp32") / fit.simt.attention_share
-    dram = read / machine.memory.read_bytes_per_s
-    fixed = machine.launch.graph_s + fit.simt.start_cycles / machine.clock_hz
-    floor = work / machine.per_s("fp32")
-    found = Estimate(
-        kind="attention_fp32",
-        seconds=np.maximum(fixed + np.maximum(tensor, dram), floor),
-        floor_s=floor,
-        dram_read_bytes=read,
-        dram_write_bytes=np.zeros_like(read),
-        l2_bytes=read + written,
-        operations={"fp32": work, "special": sequences * heads * queries * seen},
-        terms={"tensor": tensor, "dram": dram, "launch": np.full_like(dram, fixed)},
-    )
-    return replace(found, floor_s=np.minimum(found.floor_s, found.seconds))
-
-
 def _roofline(machine: GpuMachine, one: Format, batch: Floats, m: Floats, n: Floats, k: Floats) -> Estimate:
     """For a fit without products of the format: shares of the peaks that nobody fitted."""
     work, none = 2 * batch * m * n * k, np.zeros_like(m)
-    weights = batch * n * k * one.weight_bytes(1.0, 1.0)
+    weights = batch * one.weight_bytes(n, k)  # type: ignore[arg-type]
     tensor, dram = work / machine.per_s(one.unit), weights / machine.memory.peak_bytes_per_s
     launch = np.full_like(m, 3 * machine.launch.graph_s)
     return Estimate(

@@ -12,6 +12,7 @@ from typing import Any
 from accel.eager import Compute, DeviceMemory, EagerMachine, Host, Power
 from accel.gpu.machine import GpuMachine
 from dataflow.eager import run_eager
+from dataflow.gpu.passes import under_scheme
 from dataflow.gpu.trace import run_trace
 from dataflow.lowering import planner
 from sim.result import Result
@@ -32,7 +33,8 @@ def run_gpu(machine: GpuMachine, trace: Trace, policy: Policy | None, options: M
     Raises ValueError for a trace without operators, and where no fit of the machine has a class that the trace needs.
     """
     if "op" in trace.operators:
-        return run_trace(machine, trace, policy.execution if policy is not None else "graph")
+        chosen = policy or Policy()
+        return run_trace(machine, under_scheme(trace, chosen.scheme), chosen.execution)
     result = run_eager(eager(machine), trace, policy, options)
     return replace(result, left_out=(*_LEFT_OUT, *result.left_out))
 

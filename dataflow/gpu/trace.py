@@ -20,7 +20,7 @@ from dataflow.gpu.estimate import Floats
 from dataflow.gpu.host import EXECUTIONS, Execution, is_compiled, launching
 from dataflow.gpu.kernels import Costs, Kernels, kernel_costs
 from dataflow.gpu.operators import read_operators
-from dataflow.gpu.pass_power import Sustained, sustained
+from dataflow.gpu.pass_power import Sustained, Work, sustained
 from dataflow.gpu.passes import pass_kernels
 from dataflow.gpu.prediction import band
 from sim.result import Result
@@ -94,31 +94,38 @@ def time_pass(machine: GpuMachine, trace: Trace, execution: Execution = "graph")
     fit: FrameworkFit
     fit, owner, own = section(machine, "framework")
     kernels = pass_kernels(trace, is_compiled(execution))
-    costs = kernel_costs(machine, kernels)
+    costs = kernel_costs(machine, kernels, fit)
     launched = launching(machine, fit.host, kernels, float(read_operators(trace).repeat.sum()), execution)
-    kind = f"model_{execution}"
-    scale = machine.scale.get(kind, 1.0)
+    scale = machine.scale.get(f"model_{execution}", 1.0)
     costs = replace(costs, estimate=replace(costs.estimate, seconds=costs.estimate.seconds * scale))
     device_s = float(((costs.estimate.seconds + launched.gaps_s) * kernels.repeat).sum())
     waiting = float((launched.gaps_s * kernels.repeat).sum()) + max(0.0, launched.host_s - device_s)
+    kind = error_class(execution, launched.host_s > device_s)
     return Pass(
         machine=machine,
         trace=trace.name,
         execution=execution,
         kernels=kernels,
         costs=costs,
-        power=_power(machine, costs, kernels, waiting),
+        power=_power(machine, fit, costs, kernels, waiting),
         gaps_s=launched.gaps_s,
         host_s=launched.host_s,
         share=band(machine, machine.trust(kind, own), kind, owner.error.get(kind)),
     )
 
 
-def _power(machine: GpuMachine, costs: Costs, kernels: Kernels, waiting_s: float) -> Sustained:
+def error_class(execution: str, waits_for_host: bool) -> str:
+    """Class of the error table: passes that wait for the host are one of their own."""
+    return f"model_{execution}_host" if waits_for_host else f"model_{execution}"
+
+
+def _power(machine: GpuMachine, fit: FrameworkFit, costs: Costs, kernels: Kernels, waiting_s: float) -> Sustained:
     """Without a fit of energy: the highest clock, joules unknown."""
     if not has_section(machine, "energy"):
         return Sustained(costs.estimate.seconds, 1.0, {})
-    return sustained(machine, section(machine, "energy")[0], costs.estimate, kernels.repeat, waiting_s)
+    active_w = fit.active_share * machine.power.limit_w
+    work = Work(costs.estimate, kernels.repeat, waiting_s)
+    return sustained(machine, section(machine, "energy")[0], active_w, work)
 
 
 def run_trace(machine: GpuMachine, trace: Trace, execution: Execution) -> Result:
@@ -150,12 +157,21 @@ def run_trace(machine: GpuMachine, trace: Trace, execution: Execution) -> Result
             "operators": int(read_operators(trace).repeat.sum()),
             "launches": int((found.kernels.launches * repeat).sum()),
         },
-        left_out=(*found.costs.warnings, *([_HOST] if is_compiled(execution) else []), *LEFT_OUT),
+        left_out=(*warnings(machine, trace, found), *([_HOST] if is_compiled(execution) else []), *LEFT_OUT),
         execution=execution,
         latency_low_s=low,
         latency_high_s=high,
         latency_s_by_kind=found.by_kind(found.power.seconds + found.gaps_s),
     )
+
+
+def warnings(machine: GpuMachine, trace: Trace, found: Pass) -> tuple[str, ...]:
+    """Formats that fall back, and a model that the memory cannot hold."""
+    held = int(np.asarray(trace.weights["bytes"]).sum()) if trace.weights else 0
+    if held <= machine.memory.bytes:
+        return found.costs.warnings
+    too_large = f"does not fit: {held / 1e9:.1f} GB of weights, {machine.name} has {machine.memory.bytes / 1e9:.1f} GB"
+    return (too_large, *found.costs.warnings)
 
 
 def critical_path(found: Pass) -> dict[str, float]:
