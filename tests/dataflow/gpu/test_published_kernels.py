@@ -53,7 +53,7 @@ def test_more_outputs_or_inputs_are_never_faster(h200: GpuMachine, kernel: str) 
 def test_more_tokens_of_the_same_tile_are_never_faster(h200: GpuMachine, kernel: str) -> None:
     seconds = published_gemm(h200, kernel, np.arange(512, 4097, 512), 4096, 4096).seconds
     assert (np.diff(seconds) >= 0).all()
-    assert seconds[-1] > 4 * seconds[0]
+    assert seconds[-1] > 3 * seconds[0]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
