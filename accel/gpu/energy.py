@@ -1,10 +1,10 @@
 """Section of a fit: energy (`dataflow/gpu/energy.py`), and what carries it from one GPU to another.
 
 A number of logic carries by the node and by the voltage that the clock needs; DRAM by the type of memory; the way from
-memory to multiprocessors is wires, which hardly scale: it carries as it is.
+memory to multiprocessors is wires, which hardly scale with the node: it falls with the voltage alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from math import exp, log
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -38,8 +38,8 @@ DEVICE_PJ_PER_BIT: Mapping[str, float] = MappingProxyType(
 _VOLTS, _VOLTS_PER_GHZ = 0.45, 0.25  # assumed: 0.8 V at 1.4 GHz, 0.95 V at 2 GHz; GPUs print no such table
 LEAST_CLOCK = 0.2  # of `clock_hz`: power alone never lowers it further
 
-# assumed: half the bits, half the energy; an integer instruction takes what a multiply-add does, an exponential two
-LIKE = {
+# assumed: half the bits, half the energy; an instruction of a thread takes what a multiply-add does, an exponential two
+LIKE: dict[str, tuple[tuple[str, float], ...]] = {
     "fp8": (("int8", 1.0), ("fp16", 0.5)),
     "int8": (("fp8", 1.0), ("fp16", 0.5)),
     "int4": (("int8", 0.5), ("fp16", 0.25)),
@@ -55,13 +55,14 @@ class EnergyFit(BaseModel):
 
     model_config = _STRICT
     active_share: NotNegative
-    """of the board's limit: watts above idle while any kernel runs, clocks up, nothing moved"""
+    """of the board's limit: watts above idle while nothing runs, clocks up"""
     path_pj_per_bit: NotNegative
-    """from the DRAM's interface to the L2, beyond what the chips of this type take (`DEVICE_PJ_PER_BIT`)"""
+    """from the DRAM's interface to the L2, beyond what the chips of this type take (`DEVICE_PJ_PER_BIT`), at the
+    machine's clock"""
     l2_pj_per_bit: NotNegative
-    """from the L2 to a multiprocessor"""
+    """from the L2 to a multiprocessor, at the machine's clock"""
     operation_pj: dict[str, NotNegative]
-    """an operation of a unit (fields of `Rates`; a multiply-add counts two), at 45 nm and 1 V"""
+    """an operation of a unit (fields of `Rates`; a multiply-add counts two) on data that changes, at 45 nm and 1 V"""
 
 
 def node_scale(process_nm: float) -> float:
@@ -80,11 +81,22 @@ def square_volts(clock_hz: Clock) -> Clock:
 def operation_j(machine: GpuMachine, fit: EnergyFit, unit: str) -> float:
     """Joules of one operation at the machine's clock. What was not fitted takes half of twice the bits, the same as
     its like, or 0."""
-    like = ((unit, 1.0), *LIKE.get(unit, ()))
-    found = next((share * fit.operation_pj[other] for other, share in like if other in fit.operation_pj), 0.0)
+    like, share = as_fitted(unit, fit.operation_pj)
+    found = share * fit.operation_pj.get(like, 0.0)
     return 1e-12 * found * node_scale(machine.process_nm) * square_volts(float(machine.clock_hz))
 
 
+def as_fitted(unit: str, fitted: Container[str]) -> tuple[str, float]:
+    """The unit among `fitted` whose energy it takes, and how many of its operations: itself, or the first of LIKE."""
+    like = ((unit, 1.0), *LIKE.get(unit, ()))
+    return next(((other, share) for other, share in like if other in fitted), (unit, 0.0))
+
+
+def device_byte_j(machine: GpuMachine) -> float:
+    """Joules of one byte in DRAM chips and their interface: no clock of the GPU changes them."""
+    return 8e-12 * DEVICE_PJ_PER_BIT[machine.memory.kind]
+
+
 def byte_j(machine: GpuMachine, fit: EnergyFit) -> float:
-    """Joules of one byte between DRAM and L2."""
-    return 8e-12 * (DEVICE_PJ_PER_BIT[machine.memory.kind] + fit.path_pj_per_bit)
+    """Joules of one byte between DRAM and L2 at the machine's clock."""
+    return device_byte_j(machine) + 8e-12 * fit.path_pj_per_bit

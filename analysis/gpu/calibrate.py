@@ -102,11 +102,20 @@ def _library(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Sectio
     return {"gemm": Section(*fit_library(machine, record["rows"]))}
 
 
+def _energy(machine: GpuMachine, record: Record, made: Fit) -> dict[str, Section]:
+    """Last: what loops do is told by the sections before. A record without loops gives none."""
+    from analysis.gpu.fit_energy import section_of
+
+    found = section_of(machine, made, [record["rows"]])
+    return {} if found is None else {"energy": found}
+
+
 SECTIONS: dict[str, Callable[[GpuMachine, Record, Fit], dict[str, Section]]] = {
     "kernels that move bytes": _moving,
     "products of libraries": _library,
     "W4 products": _w4,
     "attention": _attention,
+    "energy of loops": _energy,
 }
 
 

@@ -1,4 +1,4 @@
-"""Sections of a fit that a calibration record gives: memory_bound, convolution, transfer, energy.
+"""Sections of a fit that a calibration record gives: memory_bound, convolution, transfer.
 
 tilewright calibrate ... ; python -m analysis.gpu.fit_moving h200 gpu_kernels/results/calibration_h200.json
 """
@@ -18,7 +18,6 @@ from accel.gpu.machine import GpuMachine
 from accel.gpu.memory_bound import MemoryBoundFit
 from accel.machine import load_machine
 from analysis.gpu import fit_convolution as convolutions
-from analysis.gpu import fit_energy as loops
 from analysis.gpu import fit_memory_bound as moving
 from analysis.gpu.fits import add_section
 from analysis.gpu.held_out import said
@@ -54,9 +53,6 @@ def sections(machine: GpuMachine, rows: Sequence[Mapping[str, Any]]) -> dict[str
     if some := parts["transfers"]:
         copies = convolutions.fit_transfer(machine, memory, some)
         found["transfer"] = Section(copies, convolutions.transfer_errors(machine, copies, memory, some), _used(some))
-    if watched := loops.loops(machine, rows):
-        energy = loops.fit_energy(machine, watched, loops.active_share(machine, rows))
-        found["energy"] = Section(energy, loops.errors(machine, energy, watched), sum(not x.held_out for x in watched))
     return found
 
 

@@ -22,10 +22,11 @@ from dataflow.gpu.attention_library import cudnn_cycles, qserve_cycles
 from dataflow.gpu.attention_ours import our_cycles
 from dataflow.gpu.attention_work import positive
 from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.executed import cudnn_decode_operations, flash_operations, our_decode_operations
 
 DECODE_KERNELS = ("ours", "flash", "cudnn", "qserve")
 PREFILL_KERNELS = ("flash", "cudnn", "fa3")
-_EXPONENTIALS, _PRODUCTS = "special", "fp16"
+_EXPONENTIALS = "special"
 
 
 def decode_attention(
@@ -153,7 +154,7 @@ def _ours(machine: GpuMachine, fit: AttentionFit, problem: attention_ours.Proble
     kind = f"decode_attention_kv{bits[0]:g}" if len(bits) == 1 else "decode_attention"
     useful = 4.0 * problem.batch * problem.heads * problem.read * problem.size
     read, none = problem.cache_bytes, np.zeros_like(useful)
-    words = {_PRODUCTS: useful, _EXPONENTIALS: problem.batch * problem.heads * problem.read}
+    words = our_decode_operations(machine, problem)
     floor = np.maximum(read / machine.memory.peak_bytes_per_s, useful / machine.per_s("fp16"))
     terms = ("dram", "alu", "latency", "exchange")
     return _estimate(machine, kind, cycles, terms, read, none, read, words, floor)
@@ -171,7 +172,7 @@ def _flash(
     compulsory = own if problem.cold else np.maximum(0.0, own + 2 * problem.write_bytes - machine.cache.bytes)
     floor = np.maximum(useful / machine.per_s("fp16"), compulsory / machine.memory.peak_bytes_per_s)
     l2 = cycles["walked_bytes"] + 2 * problem.write_bytes
-    words = {_PRODUCTS: cycles["executed"], _EXPONENTIALS: cycles["scores"]}
+    words = flash_operations(machine, fit, problem.kernel, cycles)
     terms = ("tensor", "special", "latency", "waves", "dram", "exchange")
     return _estimate(machine, kind, cycles, terms, read, written, l2, words, floor)
 
@@ -190,7 +191,7 @@ def _cudnn(
     cycles = cudnn_cycles(machine, fit.cudnn_decode, b * kv, length, size)
     read, useful = 4.0 * b * kv * length * size, 4.0 * b * h * length * size
     floor = np.maximum(read / machine.memory.peak_bytes_per_s, useful / machine.per_s("fp16"))
-    words = {_PRODUCTS: useful, _EXPONENTIALS: b * h * length}
+    words = cudnn_decode_operations(b * kv, length, size)
     terms = ("dram", "latency", "exchange")
     return _estimate(machine, "decode_attention_cudnn", cycles, terms, read, np.zeros_like(read), read, words, floor)
 

@@ -3,15 +3,19 @@
     power = idle + static + (DRAM bytes e_dram + L2 bytes e_l2 + sum of operations e_unit) / seconds
 
 Total is the whole; dynamic is without idle, the convention of SpAtten's measurements. Where the power would be above
-the limit, the clock falls until it is not: logic then takes less energy (voltage falls with the clock) and more time.
-Left out: temperature (leakage), values of the data (a loop over zeros takes less), fans and the host.
+the limit, the clock falls until it is not: all but DRAM then takes less energy (voltage falls with the clock), logic
+more time. Operations are those that are executed (`executed.py`): padded products, instructions of threads.
+
+Left out: temperature (leakage: 1 W a degree), values of the data (chains of constant operands take a third of what is
+said here, products of 4-bit values less than those of 8), registers and shared memory beside the instructions that use
+them, fans and the host. A time that was fitted to a clock which the limit had already lowered is slowed once more.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from accel.gpu.energy import LEAST_CLOCK, EnergyFit, byte_j, operation_j, square_volts
+from accel.gpu.energy import LEAST_CLOCK, EnergyFit, device_byte_j, operation_j, square_volts
 from accel.gpu.machine import GpuMachine
 from dataflow.gpu.estimate import Estimate, Floats
 
@@ -79,11 +83,12 @@ def at_clock(
 ) -> dict[str, Floats]:
     """Joules by part of a call that takes so long at a share of the machine's clock."""
     volts = square_volts(clock * machine.clock_hz) / square_volts(machine.clock_hz)
+    moved = estimate.dram_read_bytes + estimate.dram_write_bytes
     parts = {
         "idle": machine.power.idle_w * seconds,
         "static": fit.active_share * machine.power.limit_w * seconds,
-        "dram": byte_j(machine, fit) * (estimate.dram_read_bytes + estimate.dram_write_bytes),
-        "l2": 8e-12 * fit.l2_pj_per_bit * estimate.l2_bytes,
+        "dram": (device_byte_j(machine) + 8e-12 * fit.path_pj_per_bit * volts) * moved,
+        "l2": 8e-12 * fit.l2_pj_per_bit * estimate.l2_bytes * volts,
     }
     units = {unit: operation_j(machine, fit, unit) * count * volts for unit, count in estimate.operations.items()}
     return parts | units

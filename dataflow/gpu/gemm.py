@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from accel.gpu.gemm import GemmFit
 from accel.gpu.machine import GpuMachine
 from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.executed import of_library
 from dataflow.gpu.problem import Problem
 from dataflow.gpu.selector import chances, middle
 from dataflow.gpu.tiles import Blocks, Candidates
@@ -70,7 +71,7 @@ def _estimate(machine: GpuMachine, fit: GemmFit, problem: Problem) -> Estimate:
     read, written = dram_bytes(machine, fit, problem, one)
     launch = np.full(len(floor), fit.start_cycles / machine.clock_hz)
     terms = {name: of(getattr(times, name)) for name in ("tensor", "dram", "cache", "waves", "split")}
-    return Estimate(
+    found = Estimate(
         kind=f"gemm_{problem.format.name}",
         seconds=np.maximum(of(times.seconds), floor),
         floor_s=floor,
@@ -80,6 +81,8 @@ def _estimate(machine: GpuMachine, fit: GemmFit, problem: Problem) -> Estimate:
         operations={problem.format.unit: problem.operations[:, 0]},
         terms={("l2" if name == "cache" else name): seconds for name, seconds in terms.items()} | {"launch": launch},
     )
+    shape = (axis[:, 0] for axis in (problem.m, problem.n, problem.k, problem.batch))
+    return of_library(machine, found, problem.format.name, *shape)
 
 
 def candidate_times(machine: GpuMachine, fit: GemmFit, problem: Problem, one: Candidates, blocks: Blocks) -> Times:

@@ -22,8 +22,8 @@ class Step:
     threads                   of a row, each with one element at a time in its registers: shorter rows cost as full ones
     quantizes                 mode of our quantizers of activations
     short_kernel              that takes its place for rows of up to `short_width`
-    operations                (unit, how many an element), about, an instruction counting as a multiply-add: two. For
-                              energy: time counts issue slots
+    operations                (unit, how many an element), about; "int32" are all instructions of a thread. For energy:
+                              time counts issue slots
     """
 
     kernel: str
@@ -38,7 +38,7 @@ class Step:
     quantizes: str = ""
     short_kernel: str = ""
     short_width: float = 0.0
-    operations: tuple[tuple[str, float], ...] = (("fp32", 8.0),)
+    operations: tuple[tuple[str, float], ...] = (("int32", 6.6),)
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ class Operator:
     kind: str = "elementwise"
 
 
-# about 0.7 of the issue slots that the time of kernels shows which they limit; others from their source
-_MOVE, _CAST, _ADD = (("fp32", 2.0),), (("fp32", 4.0),), (("fp32", 8.0),)
-_SIGMOID, _ERF = (("fp32", 40.0), ("special", 2.0)), (("fp32", 60.0), ("special", 1.0))
-_TANH, _SOFTMAX = (("fp32", 48.0), ("special", 2.0)), (("fp32", 140.0), ("special", 2.0))
-_NORM, _REDUCE, _GATE = (("fp32", 30.0),), (("fp32", 6.0),), (("fp32", 54.0), ("special", 1.0))
+# instructions of a thread: 0.7 of the issue slots that the time of a kernel shows where they limit it (the share that
+# our GEMMs use, `w4.wgmma.issue`); of others, from machine code for sm_90 of the same arithmetic
+_MOVE, _CAST, _ADD = (("int32", 1.75),), (("int32", 3.0),), (("int32", 6.6),)
+_SIGMOID, _ERF = (("int32", 20.0), ("special", 2.0)), (("int32", 28.0), ("special", 1.0))
+_TANH, _SOFTMAX = (("int32", 23.0), ("special", 2.0)), (("int32", 75.0), ("special", 2.0))
+_LAYER, _NORM = (("int32", 33.0), ("special", 1.0)), (("int32", 27.0),)
+_QUANTIZE, _REDUCE, _GATE = (("int32", 15.0),), (("int32", 3.0),), (("int32", 27.0), ("special", 1.0))
 Counts = tuple[tuple[str, float], ...]
 
 
@@ -95,7 +97,7 @@ _SOFTMAX_STEP = Step(
     "softmax", 2, 2, blocks="rows", threads=1024, short_kernel="softmax_warp", short_width=1024, operations=_SOFTMAX
 )
 _ROWS = {
-    "layer_norm": _rows("layer_norm", 2, 2),
+    "layer_norm": _rows("layer_norm", 2, 2, _LAYER),
     "rms_norm": _rows("rms_norm", 2, 2),
     "softmax": Operator((_SOFTMAX_STEP,), 4, 4, "rows"),
     "mean_rows": Operator((Step("reduce", 2, 0, blocks="reduce rows", operations=_REDUCE),), 2, 2, "rows"),
@@ -134,8 +136,8 @@ def _quantizer(mode: str, read: float, write: float, operations: Counts) -> Oper
 
 
 _QUANTIZERS = {
-    "quantize": _quantizer("plain", 2, 1, _NORM),
-    "quantize_norm": _quantizer("norm", 4, 3, _NORM),
+    "quantize": _quantizer("plain", 2, 1, _QUANTIZE),
+    "quantize_norm": _quantizer("norm", 4, 3, _QUANTIZE),
     "quantize_gate": _quantizer("gate", 4, 1, _GATE),
 }
 OPERATORS: Mapping[str, Operator] = MappingProxyType(_ELEMENTWISE | _ROWS | _QUANTIZERS)

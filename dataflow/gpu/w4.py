@@ -13,9 +13,10 @@ from accel.fault import nearest
 from accel.gpu.machine import GpuMachine
 from accel.gpu.w4 import W4Fit
 from dataflow.gpu.estimate import Estimate, Floats
+from dataflow.gpu.executed import PAIR_BITS, WARP
 from dataflow.gpu.w4_sync import sync_cycles
 from dataflow.gpu.w4_tiles import CHUNK, Whole, ceiling, hopper_plan, portable_plan
-from dataflow.gpu.w4_wgmma import UNITS, wgmma_cycles
+from dataflow.gpu.w4_wgmma import UNITS, WARPS, wgmma_cycles
 from dataflow.gpu.w4_work import Problem, memory_bytes, whole_numbers
 from gpu_kernels.w4a8_gemm.config import block_bytes
 from gpu_kernels.w4a8_portable.config import SHARED_BYTES
@@ -93,7 +94,6 @@ def _estimate(machine: GpuMachine, name: str, problem: Problem, cycles: dict[str
     read, written = memory_bytes(machine, problem)
     terms = {part: taken / machine.clock_hz for part, taken in cycles.items()}
     least = floor_s(machine, problem)
-    unit = UNITS[problem.kind]
     return Estimate(
         kind=name,
         seconds=np.maximum(whole, least),
@@ -101,9 +101,17 @@ def _estimate(machine: GpuMachine, name: str, problem: Problem, cycles: dict[str
         dram_read_bytes=read,
         dram_write_bytes=written,
         l2_bytes=_l2_bytes(problem),
-        operations={unit: problem.products},
+        operations=_operations(problem, name.startswith("gemm_portable")),
         terms=terms | {"launch": np.full_like(whole, machine.launch.graph_s)},
     )
+
+
+def _operations(problem: Problem, sync: bool) -> dict[str, Floats]:
+    """Products with their padding; of threads, all other instructions of the main loops, and those of mma.sync."""
+    plan = problem.plan
+    loops = WARP * plan.units * plan.chunks * plan.channel_warps * plan.token_warps * plan.instructions
+    others = loops + problem.products * 8 / PAIR_BITS if sync else WARPS * loops
+    return {UNITS[problem.kind]: problem.products, "int32": others}
 
 
 def floor_s(machine: GpuMachine, problem: Problem) -> Floats:

@@ -15,7 +15,8 @@ from dataflow.gpu.w4_tiles import CHUNK
 from dataflow.gpu.w4_work import ARRIVE, Problem, cache_cycles, joined, memory_bytes, memory_cycles, slowed
 
 UNITS = {"w8a8": "int8", "w4a8_channel": "int8", "w4a8_group": "int8", "w4a16": "fp16"}
-_WARPS, _SLOTS = 4, 4  # of a warpgroup; instructions a cycle
+WARPS = 4  # of a warpgroup
+_SLOTS = 4  # instructions a cycle
 _NARROW = 32  # tokens up to which a block of the next kernel finds room as well
 
 
@@ -48,7 +49,7 @@ def wgmma_cycles(machine: GpuMachine, fit: WgmmaFit, problem: Problem) -> dict[s
     found = {
         "tensor": slowed(machine, products, fit.throttle, fit.throttle_s),
         "l2": np.maximum(steps * arriving / ARRIVE, cache_cycles(machine, everywhere) / fit.cache),
-        "alu": steps * plan.channel_warps * plan.instructions * _WARPS / (_SLOTS * fit.issue),
+        "alu": steps * plan.channel_warps * plan.instructions * WARPS / (_SLOTS * fit.issue),
         "latency": plan.waves(count) * plan.chunks * plan.instructions * fit.chain,
         "waves": plan.waves(count) * fit.output_cycles * plan.channels * problem.rows / _owners(problem),
         "dram": memory_cycles(machine, read + written) / memory,

@@ -3,14 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from accel.gpu.energy import EnergyFit
 from accel.gpu.loading import load_fit
 from accel.gpu.memory_bound import MemoryBoundFit
 from accel.machine import load_machine
-from analysis.gpu.fit_energy import Loop, fit_energy, loops, predicted_w
 from analysis.gpu.fit_memory_bound import errors, fit_memory_bound, points
 from analysis.gpu.fit_moving import sections
 from dataflow.gpu.memory_bound import by_rows
@@ -51,18 +48,6 @@ def test_held_out_points_change_nothing_but_their_own_error() -> None:
     assert errors(H200, fit, spoiled)["elementwise"].mean > 0.5
 
 
-def test_energy_of_loops_is_found_again() -> None:
-    truth = EnergyFit(active_share=0.05, path_pj_per_bit=5.0, l2_pj_per_bit=4.0, operation_pj={"fp16": 6.0, "fp8": 3.0})
-    loads = [(4e12, 4e12, {}), (0.0, 9e12, {}), (2e11, 5e12, {"fp16": 3e14}), (2e11, 4e12, {"fp8": 6e14})]
-    made = [Loop(str(i), 0.0, 1e-3, 1.0, 1e-3 * d, 1e-3 * c, {u: 1e-3 * n for u, n in ops.items()}, False)
-            for i, (d, c, ops) in enumerate(loads)]  # fmt: skip
-    told = [Loop(one.name, predicted_w(H200, truth, one), *list(vars(one).values())[2:]) for one in made]
-    found = fit_energy(H200, told, 0.05)
-    assert found.operation_pj == pytest.approx(truth.operation_pj, rel=1e-3)
-    assert found.path_pj_per_bit == pytest.approx(5.0, rel=1e-3)
-    assert found.l2_pj_per_bit == pytest.approx(4.0, rel=1e-3)
-
-
 def test_a_record_without_elementwise_points_is_refused() -> None:
     with pytest.raises(ValueError, match="no points of elementwise kernels"):
         sections(H200, [])
@@ -77,13 +62,3 @@ def test_recorded_points_that_were_held_out_are_as_near_as_the_fit_says(kind: st
     said = load_fit("h200").error[kind]
     assert found.mean == pytest.approx(said.mean, rel=0.02)
     assert said.points == found.points
-
-
-def test_no_recorded_loop_is_predicted_above_the_limit() -> None:
-    record = json.loads(RECORD.read_text("utf-8"))["rows"]
-    fit = load_fit("h200").energy
-    assert fit is not None
-    watts = np.array([predicted_w(H200, fit, one) for one in loops(H200, record)])
-    assert len(watts) > 20
-    assert (watts <= H200.power.limit_w).all()
-    assert (watts >= H200.power.idle_w).all()

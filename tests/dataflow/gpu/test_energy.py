@@ -3,7 +3,7 @@ import pytest
 
 from accel.gpu.energy import EnergyFit, byte_j, node_scale, operation_j, square_volts
 from accel.machine import load_machine
-from dataflow.gpu.energy import dynamic_j, energy, throttled, throttled_seconds, total_j
+from dataflow.gpu.energy import at_clock, dynamic_j, energy, throttled, throttled_seconds, total_j
 from dataflow.gpu.estimate import Estimate
 
 H200, A100 = load_machine("h200"), load_machine("a100_80g_sxm")
@@ -63,6 +63,16 @@ def test_a_load_on_memory_alone_waits_where_the_limit_is_low() -> None:
     found = throttled(low, FIT, made)
     assert found.seconds > made.seconds
     assert found.power_w == pytest.approx(200.0)
+
+
+def test_a_lower_clock_takes_less_for_all_but_the_chips_of_the_memory() -> None:
+    made, one = kernel(dram=1e9, l2=1e9, fp16=1e11), np.ones(1)
+    high, low = (at_clock(H200, FIT, made, share * one, 1e-3 * one) for share in (1.0, 0.7))
+    volts = float(square_volts(0.7 * H200.clock_hz) / square_volts(float(H200.clock_hz)))
+    assert low["l2"] / high["l2"] == pytest.approx(volts)
+    assert low["fp16"] / high["fp16"] == pytest.approx(volts)
+    assert high["dram"] - low["dram"] == pytest.approx(8e-12 * 10.0 * (1 - volts) * 1e9)
+    assert low["idle"] == high["idle"]
 
 
 def test_logic_carries_by_node_and_voltage_memory_by_its_type() -> None:
