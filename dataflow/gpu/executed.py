@@ -4,8 +4,8 @@
 
 `mma.sync` takes its operands from registers: each is an instruction of 32 threads, and others load its operands;
 `wgmma` takes them from shared memory, and has hardly any instruction of its own. Counts are those of the models of time
-(`w4_counts`, `attention_ours`, `score_slots` of a fit). Left out: prologues, epilogues, spinning on barriers; of products
-on CUDA cores, convolutions and others' published kernels all that is not useful: their models count no more.
+(`w4_counts`, `attention_ours`, `score_slots` of a fit). Left out: prologues, epilogues, spinning on barriers; of
+products on CUDA cores, convolutions and others' published kernels all that is not useful: their models count no more.
 """
 
 from collections.abc import Mapping
