@@ -60,6 +60,8 @@ class FrameworkFit(BaseModel):
     active_share: NotNegative = 0.0
     """of the power limit that a whole model takes while its kernels do more than wait for memory, beyond what their
     bytes and operations explain: a warm chip, work that no term counts"""
+    operation_share: Positive = 1.0
+    """energy of an operation in a model over that in loops over random operands: a model's values toggle fewer bits"""
     kernels: dict[str, MovingKernel]
     """by family (`dataflow/gpu/framework.py`): operators whose tensors do not lie in one piece, and "fused": what the
     compiler makes of a chain of operators"""

@@ -7,7 +7,7 @@ are compared (`analysis/gpu/model_errors.py`): fixed before the first fit.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from dataflow.gpu.estimate import Floats
 from dataflow.gpu.kernels import FUSED, kernel_costs, moving_work
 from dataflow.gpu.memory_bound import Work, one_kernel
 from dataflow.gpu.operators import Product, read_operators
+from dataflow.gpu.pass_power import Sustained, pass_energy, sustained
 from dataflow.gpu.pass_power import Work as PassWork
-from dataflow.gpu.pass_power import active_s, power_w, sustained
 from dataflow.gpu.passes import pass_kernels
 from dataflow.gpu.products import product_estimate
 from workloads.trace import Trace, load_workload, workload_names
@@ -37,7 +37,6 @@ LAUNCHED = "gpt2_medium_tokens1_past1023_h200_2"  # whose compiled pass waits fo
 GAP_S = 3e-7  # measured: replays of a graph over the sum of its kernels' times, a kernel, where clocks hold
 FITS = Path(__file__).parents[2] / "accel/fits"
 _CYCLES = ("step_cycles", "start_cycles", "turn_cycles", "vector_cycles", "attention_tile_cycles")
-_BELOW = 0.95  # of the power limit: the clock is still the highest
 _FIELDS = tuple(Work.__dataclass_fields__)
 _PLAIN = ("latency_cycles", "slots")
 FAMILIES = {
@@ -182,23 +181,38 @@ def fit_framework(machine: GpuMachine, traces: Sequence[Trace], host: HostFit) -
     fit = _fitted(machine, fit, product_times(traces, "grouped"), _with_grouped, (1000.0, 300.0))
     single = {one: time for one, time in product_times(traces, "attention").items() if one.format == "float32"}
     fit = _fitted(machine, fit, single, _with_attention, (0.2, 5000.0))
-    return fit.model_copy(update={"active_share": fit_active(machine, fit, traces)})
+    return fit_power(machine, fit, traces)
 
 
-def fit_active(machine: GpuMachine, fit: FrameworkFit, traces: Sequence[Trace]) -> float:
-    """Median over replays that stay below the limit: measured power less that of the kernels while they are active."""
-    energy, found = section(machine, "energy")[0], []
-    for trace in traces:
-        timed = trace.made["timed"]["graph"]
-        measured_w = (timed["pass_j"] or 0.0) / timed["pass_us"] * 1e6
-        if 0 < measured_w < _BELOW * machine.power.limit_w:
-            kernels = pass_kernels(trace, False)
-            costs = kernel_costs(machine, kernels, fit)
-            work = PassWork(costs.estimate, kernels.repeat, 0.0)
-            made = sustained(machine, energy, 0.0, work)
-            active = float((active_s(costs.estimate) * kernels.repeat).sum() / (made.seconds * kernels.repeat).sum())
-            found.append((measured_w - power_w(made, work)) / active / machine.power.limit_w)
-    return max(0.0, float(np.median(found)))
+def fit_power(machine: GpuMachine, fit: FrameworkFit, traces: Sequence[Trace]) -> FrameworkFit:
+    """Watts of active kernels and the share of an operation's energy, by joules and seconds of replays."""
+    passes = [one for trace in traces for one in _replays(machine, fit, trace)]
+
+    def made(values: Floats) -> FrameworkFit:
+        return fit.model_copy(update={"active_share": float(values[0]), "operation_share": float(values[1])})
+
+    def residual(values: Floats) -> Floats:
+        numbers = pass_energy(machine, made(values))
+        return np.concatenate(
+            [_power_residual(sustained(machine, *numbers, work), work, *seen) for work, seen in passes]
+        )
+
+    return made(least(residual, (0.2, 1.0)))
+
+
+def _replays(machine: GpuMachine, fit: FrameworkFit, trace: Trace) -> Iterator[tuple[PassWork, tuple[float, float]]]:
+    """Kernels of the passes that a graph replayed, with their seconds and joules."""
+    for name, compiled in (("graph", False), ("compiled_graph", True)):
+        timed = trace.made["timed"].get(name)
+        if timed and timed["pass_j"]:
+            kernels = pass_kernels(trace, compiled)
+            work = PassWork(kernel_costs(machine, kernels, fit).estimate, kernels.repeat, 0.0)
+            yield work, (timed["pass_us"] * 1e-6, timed["pass_j"])
+
+
+def _power_residual(found: Sustained, work: PassWork, seconds: float, joules: float) -> Floats:
+    predicted = float((found.seconds * work.repeat).sum())
+    return np.log([predicted / seconds, sum(found.joules.values()) / joules])
 
 
 def _fitted(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from accel.gpu.energy import LEAST_CLOCK, EnergyFit, square_volts
+from accel.gpu.host import FrameworkFit
+from accel.gpu.loading import section
 from accel.gpu.machine import GpuMachine
 from dataflow.gpu.energy import FIXED, at_clock, slowed
 from dataflow.gpu.estimate import Estimate, Floats
@@ -33,6 +35,13 @@ class Work:
     estimate: Estimate
     repeat: Floats
     waiting_s: float
+
+
+def pass_energy(machine: GpuMachine, fit: FrameworkFit) -> tuple[EnergyFit, float]:
+    """Numbers of energy for a model's operations, and watts of its active kernels. Raises ValueError without a fit."""
+    energy: EnergyFit = section(machine, "energy")[0]
+    words = {unit: fit.operation_share * value for unit, value in energy.operation_pj.items()}
+    return energy.model_copy(update={"operation_pj": words}), fit.active_share * machine.power.limit_w
 
 
 def sustained(machine: GpuMachine, fit: EnergyFit, active_w: float, work: Work) -> Sustained:

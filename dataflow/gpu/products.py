@@ -5,9 +5,12 @@ float32 on CUDA cores; a cache that a scheme quantizes is read by our kernel; a 
 group. Left out: masks that are given as tensors cost nothing beside their bytes.
 """
 
-import numpy as np
+from typing import Any
 
-from accel.gpu.formats import Format, resolve
+import numpy as np
+from pydantic import BaseModel
+
+from accel.gpu.formats import resolve
 from accel.gpu.host import FrameworkFit
 from accel.gpu.loading import has_section, section
 from accel.gpu.machine import GpuMachine
@@ -24,9 +27,9 @@ from dataflow.gpu.w4 import w4_gemm
 _LIBRARY = {"fp16": "bf16", "bf16": "bf16", "int8": "int8", "w8a8": "int8", "fp8": "fp8"}
 _OURS = ("w4a8", "w4a8_group", "w4a16", "w8a8")
 _W4A4 = ("w4a4_int4", "w4a4_nvfp4")
+_LOSSES = ("slowing", "throttle")
 _CACHE_BITS = {"kv4": 4, "kv8": 8, "kv8_static": 8}
 _CUDNN_SIZES = 256  # of a head, at most
-_REACHED = 0.8  # assumed: of a peak, where no fit has products of a format
 
 
 def product_estimate(
@@ -68,15 +71,33 @@ def _gemm(
         return simt_products(machine, fit.simt, batch, m, n, k), warning
     name = chosen.name
     if name in _W4A4:
-        return low_rank_gemm(machine, section(machine, "w4")[0], name, m, n, k, rank=0), warning
+        return low_rank_gemm(machine, at_full_clock(machine, "w4"), name, m, n, k, rank=0), warning
     if name in _OURS and runs_ours(machine, name):
         padded = np.ceil(n / 64) * 64
-        return w4_gemm(machine, section(machine, "w4")[0], name, m, padded, k), warning
+        return w4_gemm(machine, at_full_clock(machine, "w4"), name, m, padded, k), warning
     library = _LIBRARY.get(name, "bf16")
-    if not has_section(machine, "gemm", library):
-        return _roofline(machine, chosen, batch, m, n, k), warning
-    found = section(machine, "gemm", library)[0]
+    found = at_full_clock(machine, "gemm", library)
     return gemm(machine, found, name if name in _LIBRARY else "bf16", m, n, k, batch), warning
+
+
+def at_full_clock(machine: GpuMachine, name: str, key: str | None = None) -> Any:
+    """The section without what its kernels lose to the power limit when they are repeated for long.
+
+    The limit holds for the pass that they are part of (`pass_power.py`), and is not counted twice. Without a fit of
+    energy there is nothing else, and the section stays as it is.
+    """
+    found = section(machine, name, key)[0]
+    return _unslowed(found) if has_section(machine, "energy") else found
+
+
+def _unslowed(found: Any) -> Any:
+    """Copies of models and mappings in which nothing slows or throttles."""
+    if isinstance(found, dict):
+        return {name: _unslowed(inner) for name, inner in found.items()}
+    if not isinstance(found, BaseModel):
+        return found
+    fields = {name: getattr(found, name) for name in type(found).model_fields}
+    return found.model_copy(update={name: 0.0 if name in _LOSSES else _unslowed(one) for name, one in fields.items()})
 
 
 def _branch(machine: GpuMachine, batch: Floats, m: Floats, n: Floats, k: Floats) -> Estimate:
@@ -137,7 +158,7 @@ def _attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floa
     sequences, heads, kv_heads, queries, keys, size = sizes
     if one.format == "float32" or not machine.rates.fp16:
         return simt_attention(machine, fit.simt, sequences, heads, kv_heads, queries, keys, size, one.flags[0])
-    model = section(machine, "attention")[0]
+    model = at_full_clock(machine, "attention")
     bits = _CACHE_BITS.get(one.format, 16)
     if queries[0] == 1 and (bits < 16 or model.cudnn_decode is None):
         return decode_attention(machine, model, sequences, keys, heads, kv_heads, size, bits, "ours")
@@ -146,21 +167,3 @@ def _attention(machine: GpuMachine, fit: FrameworkFit, one: Product, sizes: Floa
     kernel = "cudnn" if "cudnn" in model.prefill and size.max() <= _CUDNN_SIZES else "flash"
     causal = one.flags[0] and bool((queries <= keys).all())
     return prefill_attention(machine, model, sequences, heads, kv_heads, queries, keys, size, causal, kernel)
-
-
-def _roofline(machine: GpuMachine, one: Format, batch: Floats, m: Floats, n: Floats, k: Floats) -> Estimate:
-    """For a fit without products of the format: shares of the peaks that nobody fitted."""
-    work, none = 2 * batch * m * n * k, np.zeros_like(m)
-    weights = batch * one.weight_bytes(n, k)  # type: ignore[arg-type]
-    tensor, dram = work / machine.per_s(one.unit), weights / machine.memory.peak_bytes_per_s
-    launch = np.full_like(m, 3 * machine.launch.graph_s)
-    return Estimate(
-        kind=f"gemm_{one.name}",
-        seconds=launch + np.maximum(tensor / _REACHED, dram / _REACHED),
-        floor_s=np.maximum(tensor, dram),
-        dram_read_bytes=weights,
-        dram_write_bytes=none,
-        l2_bytes=weights,
-        operations={one.unit: work},
-        terms={"tensor": tensor, "dram": dram, "launch": launch},
-    )

@@ -20,7 +20,7 @@ from dataflow.gpu.estimate import Floats
 from dataflow.gpu.host import EXECUTIONS, Execution, is_compiled, launching
 from dataflow.gpu.kernels import Costs, Kernels, kernel_costs
 from dataflow.gpu.operators import read_operators
-from dataflow.gpu.pass_power import Sustained, Work, sustained
+from dataflow.gpu.pass_power import Sustained, Work, pass_energy, sustained
 from dataflow.gpu.passes import pass_kernels
 from dataflow.gpu.prediction import band
 from sim.result import Result
@@ -123,9 +123,8 @@ def _power(machine: GpuMachine, fit: FrameworkFit, costs: Costs, kernels: Kernel
     """Without a fit of energy: the highest clock, joules unknown."""
     if not has_section(machine, "energy"):
         return Sustained(costs.estimate.seconds, 1.0, {})
-    active_w = fit.active_share * machine.power.limit_w
     work = Work(costs.estimate, kernels.repeat, waiting_s)
-    return sustained(machine, section(machine, "energy")[0], active_w, work)
+    return sustained(machine, *pass_energy(machine, fit), work)
 
 
 def run_trace(machine: GpuMachine, trace: Trace, execution: Execution) -> Result:
