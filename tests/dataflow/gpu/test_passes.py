@@ -97,8 +97,10 @@ def test_float32_attention_walks_over_its_keys(gpu: GpuMachine) -> None:
     assert walked[0] == pytest.approx(16 * fit.attention_tile_cycles / gpu.clock_hz)
     assert walked[1] == pytest.approx(2 * walked[0])
     assert walked[2] == pytest.approx(walked[0])
-    masked = simt_attention(gpu, fit, *np.array([[1.0], [16], [16], [992], [992], [64]]), causal=True)
-    dense = simt_attention(gpu, fit, *np.array([[1.0], [16], [16], [992], [992], [64]]), causal=False)
+    batch, some, length, width = (np.array([value]) for value in (1.0, 16.0, 992.0, 64.0))
+    masked, dense = (
+        simt_attention(gpu, fit, batch, some, some, length, length, width, causal) for causal in (True, False)
+    )
     assert masked.seconds[0] < dense.seconds[0]
 
 
