@@ -25,7 +25,6 @@ from dataflow.gpu.tiles import Blocks, Candidates
 
 Vector = NDArray[np.float64]
 Shape = tuple[int, int]
-SPREAD = 0.05  # of the Laplace distribution: what a tile's own time may be off by
 RESOLUTION_S = 0.35e-6  # of a measured time, added to it: published times come in whole microseconds
 _UNLIKELY = 1e-3  # density of a point that no candidate explains
 _RESIDENT, _SHARPNESS = 0.5, 8.0  # counters of an H200: activations of 0.45 L2 stay, of 0.65 leave
@@ -54,8 +53,7 @@ CHOICE = {  # middle and spread
     "depth": (0.0, 1.0),
 }
 _SPEED_SPREAD, _LIKING_SPREAD, _PEAK_SPREAD, _PERIMETER_SPREAD = 0.3, 1.5, 0.1, 0.5
-_TASTE_SPREAD = 1.0
-_BEYOND = 300.0  # nats per square of the log of a speed above 1
+_BEYOND = 10.0  # nats per square of the log of a speed above 1: a clock may differ from the data sheet's
 AMPERE: tuple[Shape, ...] = ((64, 64), (64, 128), (128, 64), (128, 128), (64, 256), (256, 64), (128, 256), (256, 128))
 SPLITS = (1, 2, 4)
 
@@ -68,6 +66,9 @@ class Family:
     perimeter   of a tile over its area, in 1 / outputs, at which the inner loop is half as fast
     cut_rows    tiles with more rows take K whole
     single      each tile has a speed and a liking of its own; else all follow one law, as many tiles need
+    fixed       numbers that the points cannot tell: whole microseconds hide what a wave's parts take
+    within      what a tile's own time may be off by: of the Laplace distribution
+    taste       spread of the prior of a tile's taste for M, N and K: where kernels' names tell what ran; 0: none
     steady      times come from loops that repeat a call: the power limit acts at once
     """
 
@@ -77,8 +78,16 @@ class Family:
     perimeter: float = 10.0
     cut_rows: int = 256
     single: bool = True
+    fixed: tuple[tuple[str, float], ...] = ()
+    within: float = 0.05
+    taste: float = 0.0
     steady: bool = False
     least_rows: int = 1
+
+    @property
+    def tastes(self) -> int:
+        """Numbers of a tile's taste that are fitted."""
+        return 3 if self.taste else 0
 
     def parts_of(self, tile: Shape) -> tuple[int, ...]:
         """Of K."""
@@ -90,7 +99,13 @@ class Family:
         return near / (1 + far * (1 / tile[0] + 1 / tile[1]))
 
 
-FAMILIES = {"sm_80": Family(perimeter=9.0), "sm_90": Family(perimeter=14.0)}
+_UNSEEN = (("store_bytes", 1e4), ("line_bytes", 1e4))
+FAMILIES = {
+    "sm_80": Family(perimeter=9.0, fixed=_UNSEEN, within=0.08),
+    "sm_90": Family(perimeter=14.0, fixed=_UNSEEN, within=0.08),
+}
+_SHAKEN = 0.5  # spreads of the prior between starts
+_FARTHEST = 6.0  # spreads of a prior that a number may lie from its middle
 
 
 class Vectors:
@@ -98,7 +113,8 @@ class Vectors:
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self.free = [name for name in PRIORS if not (family.steady and name == "slowing_s")]
+        self.fixed: dict[str, float] = {"slowing_s": 0.0} if family.steady else dict(family.fixed)
+        self.free = [name for name in PRIORS if name not in self.fixed]
         speeds, likings = self._of_tiles(family)
         priors = [(np.log(PRIORS[name][0]), PRIORS[name][1]) for name in self.free]
         self.cuts = np.cumsum([len(priors), len(speeds), len(CHOICE)])
@@ -110,7 +126,7 @@ class Vectors:
             law = [(float(np.log(family.peak)), _PEAK_SPREAD), (float(np.log(family.perimeter)), _PERIMETER_SPREAD)]
             return law, []
         speeds = [(float(np.log(family.speed(tile))), _SPEED_SPREAD) for tile in family.tiles]
-        return speeds, [(0.0, _LIKING_SPREAD), *[(0.0, _TASTE_SPREAD)] * 3] * len(family.tiles)
+        return speeds, [(0.0, _LIKING_SPREAD), *[(0.0, family.taste)] * family.tastes] * len(family.tiles)
 
     def section(self, vector: Vector) -> GemmFit:
         """The numbers by name."""
@@ -121,7 +137,7 @@ class Vectors:
         taste = dict(zip(CHOICE, choice.tolist(), strict=True))
         taste["time"] = float(np.exp(taste["time"]))
         return GemmFit.model_construct(
-            **{"slowing_s": 0.0} | numbers,
+            **self.fixed | numbers,
             resident=_RESIDENT,
             sharpness=_SHARPNESS,
             least_rows=self.family.least_rows,
@@ -130,12 +146,12 @@ class Vectors:
         )
 
     def _tiles(self, speeds: list[float], likings: list[float]) -> Iterator[Tile]:
-        family = self.family
+        family, each = self.family, 1 + self.family.tastes
         if not family.single:
-            speeds, likings = [family.speed(tile, *speeds) for tile in family.tiles], [0.0] * 4 * len(family.tiles)
+            speeds, likings = [family.speed(tile, *speeds) for tile in family.tiles], [0.0] * each * len(family.tiles)
         for place, (rows, columns) in enumerate(family.tiles):
-            liking, *taste = likings[4 * place : 4 * place + 4]
-            fitted: dict[str, Any] = {"speed": speeds[place], "liking": liking, "taste": tuple(taste)}
+            liking, *taste = likings[each * place : each * (place + 1)]
+            fitted: dict[str, Any] = {"speed": speeds[place], "liking": liking, "taste": tuple(taste or (0.0,) * 3)}
             yield Tile.model_construct(rows=rows, columns=columns, parts=family.parts_of((rows, columns)), **fitted)
 
     def doubt(self, vector: Vector) -> float:
@@ -156,9 +172,12 @@ def fit_gemm(
     ran: Sequence[Ran | None] = (),
     family: Family | None = None,
     resolution_s: float = RESOLUTION_S,
-    steps: int = 200,
+    steps: int = 150,
+    starts: int = 4,
 ) -> GemmFit:
-    """The section of a format from paired arrays of measured products. Takes about ten seconds for 240 of them.
+    """The section of a format from paired arrays of measured products. Takes about half a minute for 240 of them.
+
+    `starts`: places that the search begins from, the middle of the prior first; the likeliest end counts.
 
     `ran`: the tile of each point, where known. `family` is that of the architecture unless given. Raises ValueError for
     an architecture without one, and where there are fewer points than tiles.
@@ -171,7 +190,7 @@ def fit_gemm(
     if len(problem.m) < len(vectors.centre) / 2:
         raise ValueError(f"fit_gemm: needs {len(vectors.centre) // 2 + 1} points or more, got {len(problem.m)}")
     measured = np.log(np.asarray(us, dtype=np.float64) * 1e-6)[:, None]
-    width = SPREAD + resolution_s / np.exp(measured)
+    width = start.within + resolution_s / np.exp(measured)
     possible = told(Candidates.of(vectors.section(vectors.centre)), ran, len(problem.m))
 
     def surprise(vector: Vector) -> float:
@@ -180,8 +199,16 @@ def fit_gemm(
         density = (possible * weight * np.exp(-off / width) / width).sum(axis=1) + _UNLIKELY
         return vectors.doubt(vector) - float(np.log(density).sum())
 
-    found = minimize(surprise, vectors.centre, method="L-BFGS-B", options={"maxiter": steps, "maxfun": 10**6})
-    return GemmFit.model_validate(vectors.section(found.x).model_dump())
+    room = _FARTHEST * vectors.spread
+    bounds = list(zip(vectors.centre - room, vectors.centre + room, strict=True))
+    options = {"maxiter": steps, "maxfun": 10**6}
+    shaken = np.random.default_rng(0).normal(0.0, _SHAKEN, (starts - 1, len(vectors.centre))) * vectors.spread
+    ends = [
+        minimize(surprise, vectors.centre + off, method="L-BFGS-B", bounds=bounds, options=options)
+        for off in [np.zeros(len(vectors.centre)), *shaken]
+    ]
+    best = min(ends, key=lambda end: float(end.fun))
+    return GemmFit.model_validate(vectors.section(best.x).model_dump())
 
 
 def told(one: Candidates, ran: Sequence[Ran | None], points: int) -> NDArray[np.bool_]:
