@@ -20,8 +20,8 @@ def paper_as_ours() -> Reproduction:
     return Reproduction(table, {}, {BEST: values, RELEASED: values}, spans, lines)
 
 
-def test_there_is_the_story_of_spatten() -> None:
-    assert "spatten" in {path.stem for path in NOTEBOOKS}
+def test_there_are_the_stories_of_spatten_and_of_gpus() -> None:
+    assert {"spatten", "gpu_models"} <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

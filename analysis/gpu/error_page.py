@@ -17,7 +17,7 @@ from analysis.gpu.report import (
     markdown,
     published_rows,
 )
-from analysis.gpu.unfitted import table
+from analysis.gpu.unfitted import Score, first_contact, rows, scores
 
 _DEVICES = ("device", "chip", "multiprocessors", "GHz", "FP16", "INT8", "FP8", "INT4", "FP4", "DRAM", "read", "L2", "W")
 _FITS = ("fits", "trust of its own classes")
@@ -31,7 +31,7 @@ def error_text(lines: Sequence[Line], records: Sequence[Mapping[str, Any]]) -> s
         ("Calibrated, held-out points (per cent)", markdown(HEAD, calibrated_rows(lines))),
         ("Anchored and blind (per cent)", markdown(PUBLISHED_HEAD, published_rows(lines))),
         ("Bytes read from DRAM beside the profiler's counters (per cent)", _bytes(device, records)),
-        ("Kernels of others, without a fitted number", table().rstrip()),
+        ("Kernels of others, without a fitted number (per cent)", _unfitted()),
     ]
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts)
 
@@ -41,6 +41,18 @@ def _bytes(machine: GpuMachine, records: Sequence[Mapping[str, Any]]) -> str:
     found = [byte_errors(machine, fit, record) for record in records[:2]]
     cells = [(kind, str(one.points), *(_percent(other.get(kind)) for other in found)) for kind, one in found[0].items()]
     return markdown(("class", "points", "mean", "mean, second machine")[: 2 + len(found)], cells)
+
+
+def _unfitted() -> str:
+    then, now = scores(first_contact()), scores(rows())
+    head = ("kernel", "points", "first contact: mean / p90", "bias", "today: mean / p90", "bias")
+    whole = [(kernel, one) for (kernel, size), one in now.items() if size == "all"]
+    cells = [(kernel, str(one.points), *_score(then[kernel, "all"]), *_score(one)) for kernel, one in whole]
+    return markdown(head, cells)
+
+
+def _score(one: Score) -> tuple[str, str]:
+    return f"{100 * one.mean:.1f} / {100 * one.p90:.1f}", f"{100 * one.bias:+.1f}"
 
 
 def _percent(error: Error | None) -> str:

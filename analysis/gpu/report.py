@@ -70,6 +70,7 @@ _TARGETS = {  # by the beginning of the class; the first that fits
     "elementwise": Target(0.05, 0.10),
     "rows": Target(0.05, 0.10),
     "linear_attention": Target(0.05, 0.10),
+    "model_energy": Target(0.06, 0.12),
     "model_": Target(0.05, 0.10),
     "decode_layer": Target(0.05, 0.10),
     "power": Target(0.06, 0.12),
