@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import exp, log
+from math import ceil, exp, log
 
 from accel.gpu.fit import Error
 from analysis.gpu.held_out import error
@@ -109,24 +109,37 @@ def scale(pairs: Sequence[tuple[Anchor, float]]) -> float:
     return exp(sum(log(one.seconds / seconds) for one, seconds in pairs) / len(pairs)) if pairs else 1.0
 
 
-def scales(some: Iterable[Anchor], blind: Callable[[Anchor], float]) -> dict[tuple[str, str], float]:
-    """By (device, class): what belongs under `scale` in the machine's file."""
-    groups: dict[tuple[str, str], list[tuple[Anchor, float]]] = defaultdict(list)
-    for one in some:
-        if one.role == "anchor":
-            groups[one.device, one.kind].append((one, blind(one)))
-    return {key: scale(group) for key, group in groups.items()}
+def shipped(rows: Sequence[Scored]) -> dict[tuple[str, str], tuple[float, float]]:
+    """By (device, class): the scale of a machine file, and the share of its band.
+
+    Of classes with two anchors or more whose left-out times are nearer with the scale of the others than blind. The
+    band is the largest error of a left-out time, in steps of one per cent, at least 5 %.
+    """
+    blind, left_out = errors(rows, left_out=False), errors(rows)
+    found = {}
+    for key, group in _groups(rows).items():
+        used = [(row.anchor, row.blind_s) for row in group if row.anchor.role == "anchor"]
+        if len(used) > 1 and left_out[key].mean < blind[key].mean:
+            worst = max(abs(row.off) for row in group)
+            found[key] = scale(used), max(0.05, ceil(100 * worst - 1e-9) / 100)
+    return found
 
 
-def errors(rows: Iterable[Scored]) -> dict[tuple[str, str], Error]:
-    """By (device, class), each anchor left out in turn."""
+def errors(rows: Iterable[Scored], left_out: bool = True) -> dict[tuple[str, str], Error]:
+    """By (device, class), each anchor left out in turn; or all of them blind."""
+    return {
+        key: error(
+            [row.left_out_s if left_out else row.blind_s for row in group], [row.anchor.seconds for row in group]
+        )
+        for key, group in _groups(rows).items()
+    }
+
+
+def _groups(rows: Iterable[Scored]) -> dict[tuple[str, str], list[Scored]]:
     groups: dict[tuple[str, str], list[Scored]] = defaultdict(list)
     for row in rows:
         groups[row.anchor.device, row.anchor.kind].append(row)
-    return {
-        key: error([row.left_out_s for row in group], [row.anchor.seconds for row in group])
-        for key, group in groups.items()
-    }
+    return groups
 
 
 def disagreement(prediction: Prediction) -> str | None:

@@ -224,6 +224,8 @@ def _scaled(format_: str, size: int, sizes: tuple[int, ...]) -> str:
 def _four_bits(format_: str, found: set[str]) -> str:
     if "int8" in found:
         return "w4a8_group" if format_ == "w4a8_group" else "w4a8"
+    if "nf4" in found:
+        return "nf4"
     return "w4a16" if found & {"float16", "bfloat16"} and not format_.startswith("w4a4") else "w4a4_int4"
 
 

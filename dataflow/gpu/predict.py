@@ -8,7 +8,6 @@ machines, formats and operators (with the nearest), for counts below 1, and wher
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -22,6 +21,7 @@ from dataflow.gpu.estimate import Floats
 from dataflow.gpu.gemm import gemm
 from dataflow.gpu.low_rank import low_rank_gemm
 from dataflow.gpu.memory_bound import by_rows
+from dataflow.gpu.nf4 import nf4_gemm
 from dataflow.gpu.predict_attention import predict_attention, predict_linear_attention, predict_prefill
 from dataflow.gpu.prediction import Prediction, predicted, with_warning
 from dataflow.gpu.published_kernels.gemm import KERNELS, published_gemm
@@ -46,6 +46,10 @@ _OURS = ("w4a8", "w4a8_group", "w4a16", "w8a8")  # kernels of `gpu_kernels`, fro
 _LEFT_OUT_GEMM = (
     "co-resident blocks, clusters, epilogues beyond a cast",
     "slow paths of N or K that are no multiple of 16 bytes",
+)
+_LEFT_OUT_NF4 = (
+    "scales that are in 8 bits themselves; what the product finds of unpacked weights in the L2",
+    "a single token's kernel is not known: Marlin's stands for it",
 )
 _LEFT_OUT_SIMT = ("sums split over multiprocessors; copies of operands that do not lie in order",)
 BRANCHED = ("w4a4_int4", "w4a4_nvfp4")
@@ -112,23 +116,22 @@ def _published(device: GpuMachine, kernel: str, asked: Mapping[str, Floats]) -> 
 
 
 def _plain(device: GpuMachine, chosen: Format, asked: Mapping[str, Floats], branch: Branch) -> Prediction:
-    """Ours where there is a fit of ours, else the library's; no branch."""
+    """Ours where there is a fit of ours, else the library's or somebody else's; no branch."""
     m, n, k = asked.values()
     name = "bf16" if chosen.name == "fp16" else chosen.name
+    ask = partial(told, device, problem=asked, format=chosen.name)
+    if name == "fp32":
+        return ask("framework", lambda d, fit: simt_products(d, fit.simt, 0 * m + 1, m, n, k), left_out=_LEFT_OUT_SIMT)
     if name == "w4a16" and device.capability // 10 != 9:  # ours is for Hopper alone
         return _published(device, "marlin_w4a16", asked)
+    if name == "nf4":
+        memory = section(device, "memory_bound")[0]
+        return ask("gemm", lambda d, fit: nf4_gemm(d, fit, memory, m, n, k), key="bf16", left_out=_LEFT_OUT_NF4)
     if name in _OURS and device.capability >= 80 and has_section(device, "w4"):
-        more: dict[str, Any] = {"format": chosen.name, "left_out": _LEFT_OUT_OURS}
-        return told(device, "w4", lambda one, fit: w4_gemm(one, fit, name, m, n, k), asked, **more)
-    if name == "fp32":
-        more = {"format": name, "left_out": _LEFT_OUT_SIMT}
-        return told(
-            device, "framework", lambda one, fit: simt_products(one, fit.simt, 0 * m + 1, m, n, k), asked, **more
-        )
+        return ask("w4", lambda d, fit: w4_gemm(d, fit, name, m, n, k), left_out=_LEFT_OUT_OURS)
     if name not in _LIBRARY:
         raise ValueError(f"{device.name}: no kernel of {name} is known there (ours need sm_80 and a fit of them)")
-    more = {"format": chosen.name, "left_out": _LEFT_OUT_GEMM, "key": _LIBRARY[name]}
-    return told(device, "gemm", lambda one, fit: gemm(one, fit, name, m, n, k), asked, **more)
+    return ask("gemm", lambda d, fit: gemm(d, fit, name, m, n, k), key=_LIBRARY[name], left_out=_LEFT_OUT_GEMM)
 
 
 def predict_elementwise(machine: AnyMachine, operator: str, elements: ArrayLike) -> Prediction:

@@ -178,11 +178,12 @@ def _energy(machine: GpuMachine, estimate: Estimate) -> tuple[Floats, Floats, Fl
 
 
 def band(machine: GpuMachine, trust: Trust, kind: str, error: Error | None) -> float:
-    """Share of the band: the held-out p90 of a calibrated class, else what the machine file says of it."""
+    """Share of the band: the held-out p90 of a calibrated class, else what the machine file says of it, but no less
+    than that p90 on the device of the fit."""
     if trust == "calibrated" and error is not None:
         return min(error.p90, _WIDEST)
     told = machine.error.get(kind, machine.error.get("default", _WIDEST))
-    return min(max(told, error.p90 if error is not None and kind not in machine.error else 0.0), _WIDEST)
+    return min(max(told, error.p90 if error is not None else 0.0), _WIDEST)
 
 
 def with_warning(prediction: Prediction, warning: str | None) -> Prediction:

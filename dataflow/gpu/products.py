@@ -20,7 +20,9 @@ from dataflow.gpu.estimate import Estimate, Floats
 from dataflow.gpu.gemm import gemm
 from dataflow.gpu.low_rank import low_rank_gemm
 from dataflow.gpu.memory_bound import one_kernel, plain_work, together
+from dataflow.gpu.nf4 import nf4_gemm
 from dataflow.gpu.operators import Product
+from dataflow.gpu.published_kernels.gemm import published_gemm
 from dataflow.gpu.simt import simt_attention, simt_products
 from dataflow.gpu.w4 import w4_gemm
 
@@ -75,6 +77,11 @@ def _gemm(
     if name in _OURS and runs_ours(machine, name):
         padded = np.ceil(n / 64) * 64
         return w4_gemm(machine, at_full_clock(machine, "w4"), name, m, padded, k), warning
+    if name == "w4a16" and machine.capability >= 80:  # ours is for Hopper alone
+        return published_gemm(machine, "marlin_w4a16", m, n, k), warning
+    if name == "nf4" and machine.capability >= 80:
+        memory = section(machine, "memory_bound")[0]
+        return nf4_gemm(machine, at_full_clock(machine, "gemm", "bf16"), memory, m, n, k), warning
     library = _LIBRARY.get(name, "bf16")
     found = at_full_clock(machine, "gemm", library)
     return gemm(machine, found, name if name in _LIBRARY else "bf16", m, n, k, batch), warning

@@ -59,7 +59,7 @@ def test_the_scale_of_the_class_is_used_and_no_other() -> None:
         (True, {}, "calibrated", 0.1),
         (False, {}, "blind", 0.25),
         (True, {"calibrated": False, "error": {"default": 0.05}}, "blind", 0.1),
-        (True, {"calibrated": False, "error": {"toy": 0.05, "default": 0.3}}, "blind", 0.05),
+        (True, {"calibrated": False, "error": {"toy": 0.05, "default": 0.3}}, "blind", 0.1),
         (False, {"scale": {"toy": 1.2}, "error": {"toy": 0.15}}, "anchored", 0.15),
         (False, {"error": {}}, "blind", 0.9),
     ],
