@@ -34,7 +34,8 @@ def resolve(name: str, sweep_file: Path) -> str:
 
 
 def _workloads() -> list[str]:
-    return [*workload_names(), *benchmark_names()]
+    shelves = (workload_names(), benchmark_names(), workload_names("exported"), workload_names("timed"))
+    return [name for shelf in shelves for name in shelf]
 
 
 def _schema(document: Document) -> tuple[Fault, ...]:
