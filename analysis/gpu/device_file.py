@@ -70,9 +70,9 @@ def _of_rows(rows: list[Record]) -> Facts:
     links = [row["bytes"] / row["us"] * 1e6 for row in rows if row["part"] == "transfers" and _pinned(row)]
     if links:
         yield ("pcie_bytes_per_s",), round(max(links)), "largest rate of pinned copies from the host"
-    rest = by_name.get(("idle", "no context"), {})
+    rest = by_name.get(("idle", "after rest"), {})
     if "power_w" in rest:
-        yield ("power", "idle_w"), rest["power_w"], "energy counter, before any process has a context on the GPU"
+        yield ("power", "idle_w"), rest["power_w"], "energy counter, after 30 s of rest with a context open"
 
 
 def cache_rate(ceilings: Record, l2_bytes: int) -> float:

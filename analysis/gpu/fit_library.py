@@ -40,7 +40,7 @@ def family_of(format: str, seen: Sequence[Ran | None]) -> Family:
     rows = LEAST_ROWS.get(format, 1)
     if tiles and len(tiles) <= FEW:
         parts = SPLITS if any(one.cut for one in seen if one) else (1,)
-        return Family(tuple(tiles), parts, peak=0.7, perimeter=14.0, taste=2.0, steady=True, least_rows=rows)
+        return Family(tuple(tiles), parts, peak=0.7, perimeter=14.0, taste=1.0, steady=True, least_rows=rows)
     spread = tuple((size, columns) for size, widths in SPREAD.items() for columns in widths)
     return Family(spread, peak=0.85, perimeter=8.0, cut_rows=64, single=False, steady=True, least_rows=rows)
 
