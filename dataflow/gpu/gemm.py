@@ -27,7 +27,7 @@ _AT_ONCE = 2048  # points: arrays of candidates stay in the CPU's cache
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds [points, candidates] of each resource alone, and of the whole call."""
+    """[points, candidates]: seconds of each resource alone and of the whole call, bytes that the L2 loads."""
 
     tensor: Floats
     dram: Floats
@@ -35,6 +35,7 @@ class Times:
     waves: Floats
     split: Floats
     seconds: Floats
+    loaded_bytes: Floats
 
 
 def gemm(
@@ -68,16 +69,16 @@ def _estimate(machine: GpuMachine, fit: GemmFit, problem: Problem) -> Estimate:
         return np.asarray(np.take_along_axis(np.broadcast_to(values, log_s.shape), taken, axis=1)[:, 0])
 
     floor = floor_s(machine, problem)
-    read, written = dram_bytes(machine, fit, problem, one)
+    read, written = dram_bytes(machine, fit, problem, of(one.rows * one.columns)[:, None])
     launch = np.full(len(floor), fit.start_cycles / machine.clock_hz)
     terms = {name: of(getattr(times, name)) for name in ("tensor", "dram", "cache", "waves", "split")}
     found = Estimate(
         kind=f"gemm_{problem.format.name}",
         seconds=np.maximum(of(times.seconds), floor),
         floor_s=floor,
-        dram_read_bytes=of(read),
+        dram_read_bytes=read[:, 0],
         dram_write_bytes=written[:, 0],
-        l2_bytes=of(cache_bytes(problem, one, blocks)) + problem.y_bytes[:, 0],
+        l2_bytes=of(times.loaded_bytes) + problem.y_bytes[:, 0],
         operations={problem.format.unit: problem.operations[:, 0]},
         terms={("l2" if name == "cache" else name): seconds for name, seconds in terms.items()} | {"launch": launch},
     )
@@ -100,20 +101,24 @@ def candidate_times(machine: GpuMachine, fit: GemmFit, problem: Problem, one: Ca
     stored = np.minimum(one.rows, problem.m) * np.minimum(one.columns, problem.n) * problem.format.y_bits / 8
     waves = (fit.wave_cycles + stored / fit.store_bytes) * blocks.turns / hz
     fixed = waves + split + (fit.start_cycles + fit.end_cycles) / hz
-    return Times(tensor, dram, cache, waves, split, main * _slowed(fit, main, fixed, tensor) + fixed)
+    return Times(tensor, dram, cache, waves, split, main * _slowed(fit, main, fixed, tensor) + fixed, loaded)
 
 
 def _queue(problem: Problem, one: Candidates) -> Floats:
     """Bytes of a row of x that blocks read after each other: all at once ask for the same lines where rows are few."""
     last = problem.m - (np.ceil(problem.m / one.rows) - 1) * one.rows
-    few = 1 / (1 + (last / _FEW) ** 4)
-    return np.asarray(few * np.ceil(problem.n / one.columns) * problem.k * problem.format.x_bits / 8)
+    few = 1 / (1 + np.square(np.square(last / _FEW)))
+    return np.asarray(few * np.ceil(problem.n / one.columns) * (problem.k * problem.format.x_bits / 8))
 
 
 def _norm(power: float, *seconds: Floats) -> Floats:
     """Of the longest, and a little more where others are nearly as long; scaled, so that no power overflows."""
-    longest = np.maximum.reduce(np.broadcast_arrays(*seconds))
-    return np.asarray(longest * sum((one / longest) ** power for one in seconds) ** (1 / power))
+    first, *others = seconds
+    longest, less = first, []
+    for one in others:  # the longest counts 1 and needs no power
+        longest, shorter = np.maximum(longest, one), np.minimum(longest, one)
+        less.append(shorter)
+    return np.asarray(longest * (1 + sum((one / longest) ** power for one in less)) ** (1 / power))
 
 
 def _slowed(fit: GemmFit, main: Floats, fixed: Floats, tensor: Floats) -> Floats:
@@ -135,14 +140,14 @@ def missing(machine: GpuMachine, fit: GemmFit, problem: Problem) -> Floats:
     return np.asarray(1 / (1 + used**-fit.sharpness))
 
 
-def dram_bytes(machine: GpuMachine, fit: GemmFit, problem: Problem, one: Candidates) -> tuple[Floats, Floats]:
-    """(read [points, candidates], written [points, 1]).
+def dram_bytes(machine: GpuMachine, fit: GemmFit, problem: Problem, outputs: Floats) -> tuple[Floats, Floats]:
+    """(read, written), each [points, 1]; `outputs` of the tile that ran.
 
     Weights once, and again for each band of rows that is in flight at a time where they do not stay in the L2; blocks
     in flight form a square.
     """
     gone = missing(machine, fit, problem)
-    square = np.sqrt(machine.multiprocessors * one.rows * one.columns)
+    square = np.sqrt(machine.multiprocessors * outputs)
     bands = np.maximum(1.0, problem.m / square)
     again = (
         (bands - 1) * problem.w_bytes / (1 + (fit.resident * machine.cache.bytes / problem.w_bytes) ** fit.sharpness)

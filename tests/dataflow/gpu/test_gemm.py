@@ -71,11 +71,11 @@ def test_a_cut_sum_takes_a_part_of_the_inputs_where_multiprocessors_are_idle():
 
 
 def test_a_batch_counts_tiles_weights_and_operations_of_each_product():
-    machine = load_machine("h200")
-    one, batch = (gemm(machine, toy(), "bf16", 128, 1024, 4096, batch=count) for count in (1, 33))
+    machine, slow = load_machine("h200"), toy(((128, 128, 0.01),))
+    one, batch = (gemm(machine, slow, "bf16", 128, 1024, 4096, batch=count) for count in (1, 33))
     assert batch.operations["fp16"][0] == 33 * one.operations["fp16"][0]
     assert batch.dram_read_bytes[0] >= 33 * 2 * 1024 * 4096
-    assert batch.seconds[0] == pytest.approx(2 * one.seconds[0], rel=0.03)  # 264 blocks on 132 multiprocessors
+    assert batch.seconds[0] == pytest.approx(2 * one.seconds[0], rel=1e-3)  # 264 blocks on 132 multiprocessors
 
 
 def test_int8_pads_rows_to_what_the_operator_takes():
