@@ -22,7 +22,7 @@ from dataflow.gpu.selector import chances, middle
 from dataflow.gpu.tiles import Blocks, Candidates
 
 _FEW = 72.0  # rows of x, spread over so many slices of the L2 that they are no longer waited for
-_AT_ONCE = 2048  # points: arrays of candidates stay in the CPU's cache
+_AT_ONCE = 192  # points: arrays of candidates stay in the CPU's cache
 
 
 @dataclass(frozen=True)

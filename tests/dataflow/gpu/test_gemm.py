@@ -95,7 +95,7 @@ def test_many_points_are_each_what_they_are_alone():
     m = np.arange(1, 5001)
     together = gemm(machine, fit, "bf16", m, 4096, 4096)
     assert together.seconds.shape == (5000,)
-    for place in (0, 2047, 2048, 4999):
+    for place in (0, 191, 192, 4999):
         alone = gemm(machine, fit, "bf16", m[place], 4096, 4096)
         assert together.seconds[place] == alone.seconds[0]
         assert together.terms["tensor"][place] == alone.terms["tensor"][0]
@@ -168,7 +168,7 @@ def test_the_middle_lies_where_half_of_the_chance_is_below():
     assert middle(values, np.array([[0.2, 0.2, 0.6], [0.6, 0.2, 0.2]])).tolist() == [2, 0]
 
 
-# microseconds of single products of float16, held out of every fit: microsoft/vidur, data/profiling/compute, 7d47513
+# microseconds of float16 products, held out of every fit: microsoft/vidur, data/profiling/compute, 7d47513
 PUBLISHED = [
     ("a100_80g_sxm", 8, 8192, 6144, 72),
     ("a100_80g_sxm", 256, 8192, 6144, 133),
