@@ -5,6 +5,8 @@ tokens go as several problems of 64 that lie side by side (at most 16 in a launc
 of its own.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from accel.gpu.machine import GpuMachine
@@ -19,36 +21,52 @@ _SIDE_BY_SIDE = 16  # problems of 64 tokens in a launch: default of its Python o
 _ROUND_TRIPS = 3  # to the L2, from one block's lock to the next's: lock, partial output, fence
 
 
-def launches(m: float) -> list[tuple[Loop, int, int]]:
-    """(loop, problems side by side, tokens) of each launch that a call makes."""
-    marlin = LOOPS["marlin"]
-    if m <= 16:
-        return [(marlin["one"], 1, int(m))]
-    whole, rest = divmod(int(m), 64)
-    found = [(marlin["64"], min(_SIDE_BY_SIDE, whole - at), 64) for at in range(0, whole, _SIDE_BY_SIDE)]
-    return found + ([(marlin[str(-(-rest // 16) * 16)], 1, rest)] if rest else [])
+@dataclass(frozen=True)
+class Launches:
+    """Arrays [points]: of one loop, `times` launches, each of `beside` problems of `tokens` tokens; 0 times: none."""
+
+    loop: Loop
+    times: Floats
+    beside: Floats
+    tokens: Floats
+
+
+def launches(m: Floats) -> list[Launches]:
+    """That calls with m tokens make."""
+    marlin, ones = LOOPS["marlin"], np.ones_like(m)
+    small = m <= 16
+    whole = np.where(small, 0.0, m // 64)
+    full, left = whole // _SIDE_BY_SIDE, whole % _SIDE_BY_SIDE
+    rest = np.where(small, 0.0, m % 64)
+    found = [
+        Launches(marlin["one"], 1.0 * small, ones, m),
+        Launches(marlin["64"], full, _SIDE_BY_SIDE * ones, 64 * ones),
+        Launches(marlin["64"], 1.0 * (left > 0), left, 64 * ones),
+    ]
+    for rows in (16, 32, 48, 64):
+        found.append(Launches(marlin[str(rows)], 1.0 * (np.ceil(rest / 16) * 16 == rows), ones, rest))
+    return [one for one in found if one.times.any()]
 
 
 def call(machine: GpuMachine, m: Floats, n: Floats, k: Floats) -> Parts:
     """Cycles by part, all launches of a call; "launches": how many."""
-    found: dict[str, Floats] = {}
-    for size in np.unique(m):
-        where = m == size
-        made = launches(float(size))
-        for loop, beside, tokens in made:
-            for name, value in _launch(machine, loop, beside, tokens, n[where], k[where]).items():
-                found.setdefault(name, np.zeros_like(m))[where] += value
-        found.setdefault("launches", np.zeros_like(m))[where] = len(made)
+    found: dict[str, Floats] = {"launches": np.zeros_like(m)}
+    for made in launches(m):
+        where = made.times > 0
+        times = made.times[where]
+        found["launches"][where] += times
+        parts = _launch(machine, made.loop, made.beside[where], made.tokens[where], n[where], k[where])
+        for name, value in parts.items():
+            found.setdefault(name, np.zeros_like(m))[where] += times * value
     return found
 
 
-def _launch(machine: GpuMachine, loop: Loop, beside: int, tokens: int, n: Floats, k: Floats) -> Parts:
+def _launch(machine: GpuMachine, loop: Loop, beside: Floats, tokens: Floats, n: Floats, k: Floats) -> Parts:
     deep, wide = np.ceil(k / loop.depth), np.ceil(n / loop.columns)
     together = GROUP // loop.depth  # tiles of a group stay together
     stripe = np.ceil(np.ceil(deep * wide * beside / machine.multiprocessors) / together) * together
     stage = (2.0 * tokens + loop.columns / 2) * loop.depth + 2.0 * loop.columns / together
     one = trip(machine, loop, 16, stage)
-    step = float(one.together(np.ones(1))[0])
     uneven = np.maximum(stripe, deep) % np.minimum(stripe, deep) > 0
     columns = np.ceil(stripe / deep) + uneven  # that a stripe touches, at most
     sharing = np.ceil(deep / stripe) + uneven  # stripes that touch a column, at most
@@ -61,7 +79,7 @@ def _launch(machine: GpuMachine, loop: Loop, beside: int, tokens: int, n: Floats
         "shared": stripe * one.shared,
         "latency": stripe * one.latency / one.ahead,
         "waves": around,
-        "body": stripe * step + around,
+        "body": stripe * one.together(np.ones_like(n)) + around,
         "l2_bytes": deep * wide * beside * stage + 4.0 * sharing * beside * tokens * n,
     }
 
@@ -73,7 +91,7 @@ def _add_up(machine: GpuMachine, loop: Loop) -> float:
     return loop.rows / 16 * levels * (3 * 128 + 2 * micro.barrier_cycles + 2 * micro.shared_cycles)
 
 
-def _hop(machine: GpuMachine, loop: Loop, tokens: int) -> float:
+def _hop(machine: GpuMachine, loop: Loop, tokens: Floats) -> Floats:
     """A block adds its part to the output of the one before: latencies, then bytes in and out."""
     moved = 2 * 2.0 * tokens * loop.columns / ARRIVE
     return _ROUND_TRIPS * microarchitecture(machine.architecture).l2_cycles + moved

@@ -46,7 +46,7 @@ def call(machine: GpuMachine, loop: Loop, bits: int, weight_bits: int, m: Floats
     count, resident = blocks(loop, m, n), loop.resident(machine)
     trips = np.ceil(k / loop.depth)
     stage = _stage_bytes(loop, weight_bits, m)
-    one = trip(machine, loop, bits, float(np.max(stage, initial=0.0)))
+    one = trip(machine, loop, bits, stage)
     places = float(machine.multiprocessors * resident)
     full = np.floor(count / places)
     last = np.ceil((count - full * places) / machine.multiprocessors)

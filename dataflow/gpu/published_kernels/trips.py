@@ -22,12 +22,15 @@ _SLOW_START = 2.0  # cycles an instruction of code that one warp runs alone: int
 
 @dataclass(frozen=True)
 class Trip:
-    """Cycles of a trip of a block that is alone, by what it waits for; of several blocks all but `latency` add up."""
+    """Cycles of a trip of a block that is alone, by what it waits for; of several blocks all but `latency` add up.
+
+    `arrive` is an array [points]: the last tile of tokens may be smaller.
+    """
 
     tensor: float
     alu: float
     shared: float
-    arrive: float
+    arrive: Floats
     chain: float
     latency: float
     ahead: int
@@ -36,7 +39,7 @@ class Trip:
     def together(self, blocks: Floats) -> Floats:
         """Of each of so many blocks that share a multiprocessor."""
         work = np.maximum(blocks * (self.tensor + self.alu), self.chain)
-        throughput = np.maximum(blocks * max(self.shared, self.arrive), work)
+        throughput = np.maximum(blocks * np.maximum(self.shared, self.arrive), work)
         return np.maximum(throughput, (self.latency + work) / self.ahead)
 
 
@@ -47,8 +50,8 @@ def product_cycles(machine: GpuMachine, bits: int) -> float:
     return operations * SCHEDULERS / (rate * microarchitecture(machine.architecture).mma_sync)
 
 
-def trip(machine: GpuMachine, loop: Loop, bits: int, stage_bytes: float) -> Trip:
-    """`bits`: of an activation; `stage_bytes`: that arrive for a trip of a block."""
+def trip(machine: GpuMachine, loop: Loop, bits: int, stage_bytes: Floats) -> Trip:
+    """`bits`: of an activation; `stage_bytes`: that arrive for a trip of a block, [points]."""
     micro = microarchitecture(machine.architecture)
     turns = loop.warps / SCHEDULERS
     products, others = loop.products * product_cycles(machine, bits), max(loop.others, HALF_RATE * loop.alu)

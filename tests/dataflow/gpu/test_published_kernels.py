@@ -100,7 +100,7 @@ def test_tiles_along_m_are_filled_up_to_whole_runs() -> None:
     loop = LOOPS["channel"]["large"]  # 128 x 128
     found = qserve_gemm.blocks(loop, np.array([128, 256, 384, 640, 768, 4096, 4608]), np.full(7, 1280.0))
     assert found.tolist() == [10 * rows for rows in (1, 2, 4, 8, 8, 32, 40)]  # 3 -> 4, 5 -> 8, 36 -> 40
-    assert qserve_gemm.bands(loop, np.array([1024, 1025])).tolist() == [1, 2]
+    assert qserve_gemm.bands(loop, np.array([384, 1024, 1025])).tolist() == [1, 1, 2]
 
 
 def test_waves_of_a_toy(h200: GpuMachine) -> None:
@@ -148,24 +148,23 @@ def test_a_product_takes_its_share_of_the_tensor_cores(h200: GpuMachine) -> None
 
 def test_a_pipeline_of_two_more_stages_hides_more_latency(h200: GpuMachine) -> None:
     """Three stages: two trips for a latency and a trip of work."""
-    one = trip(h200, LOOPS["channel"]["small"], 8, 0.0)
+    one = trip(h200, LOOPS["channel"]["small"], 8, np.zeros(1))
     assert one.chain > one.tensor + one.alu
     assert float(one.together(np.ones(1))[0]) == pytest.approx((one.latency + one.chain) / 2)
     assert float(one.together(np.array([100.0]))[0]) == pytest.approx(100 * max(one.shared, one.tensor + one.alu))
 
 
 def test_marlin_launches() -> None:
-    def made(m: int) -> list[tuple[int, int, int]]:
-        return [(loop.rows, beside, tokens) for loop, beside, tokens in marlin_gemm.launches(m)]
+    def made(m: int) -> list[tuple[int, int, int, int, int]]:
+        found = marlin_gemm.launches(np.array([float(m)]))
+        return [(x.loop.rows, x.loop.columns, int(x.times[0]), int(x.beside[0]), int(x.tokens[0])) for x in found]
 
-    assert made(16) == [(16, 1, 16)]
-    assert marlin_gemm.launches(16)[0][0].columns == 128
-    assert made(17) == [(32, 1, 17)]
-    assert marlin_gemm.launches(17)[0][0].columns == 256
-    assert made(64) == [(64, 1, 64)]
-    assert made(100) == [(64, 1, 64), (48, 1, 36)]
-    assert made(4096) == [(64, 16, 64)] * 4
-    assert made(1100) == [(64, 16, 64), (64, 1, 64), (16, 1, 12)]
+    assert made(16) == [(16, 128, 1, 1, 16)]
+    assert made(17) == [(32, 256, 1, 1, 17)]
+    assert made(64) == [(64, 256, 1, 1, 64)]
+    assert made(100) == [(64, 256, 1, 1, 64), (48, 256, 1, 1, 36)]
+    assert made(4096) == [(64, 256, 4, 16, 64)]
+    assert made(1100) == [(64, 256, 1, 16, 64), (64, 256, 1, 1, 64), (16, 256, 1, 1, 12)]
 
 
 def test_marlin_stripes_of_a_toy(h200: GpuMachine) -> None:
