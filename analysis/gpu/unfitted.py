@@ -2,7 +2,7 @@
 
 `gpu_kernels/bench/peers_h200.csv` has the times, of 66 products and 16 decode steps;
 `first_contact/unfitted_kernels.csv` what the model said when all of it was fixed and it was compared with them for the
-first time. Its header logs each correction since, with the rows that it moved.
+first time. Its header tells what had been read before, and logs each change since with the rows that it moved.
 """
 
 import csv

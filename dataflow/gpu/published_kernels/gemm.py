@@ -4,7 +4,7 @@
 
 Inputs and where they come from: `loops` (tiles, stages, instructions), `accel/gpu/microarchitecture.py` (latencies,
 rates of a generation), the machine's file (tensor rate, bandwidths, launch). First compared with measurements when all
-of it was fixed: `analysis/published/first_contact/unfitted_kernels.csv`, which logs each later correction.
+of it was fixed: `analysis/published/first_contact/unfitted_kernels.csv`, which logs each later change.
 """
 
 import numpy as np

@@ -35,13 +35,13 @@ def launches(m: Floats) -> list[Launches]:
     """That calls with m tokens make."""
     marlin, ones = LOOPS["marlin"], np.ones_like(m)
     small = m <= 16
-    whole = np.where(small, 0.0, m // 64)
-    full, left = whole // _SIDE_BY_SIDE, whole % _SIDE_BY_SIDE
+    whole: Floats = np.where(small, 0.0, m // 64)
+    full, left = np.floor(whole / _SIDE_BY_SIDE), np.asarray(whole % _SIDE_BY_SIDE, dtype=np.float64)
     rest = np.where(small, 0.0, m % 64)
     found = [
-        Launches(marlin["one"], 1.0 * small, ones, m),
-        Launches(marlin["64"], full, _SIDE_BY_SIDE * ones, 64 * ones),
-        Launches(marlin["64"], 1.0 * (left > 0), left, 64 * ones),
+        Launches(marlin["one"], small.astype(np.float64), ones, m),
+        Launches(marlin["64"], full, float(_SIDE_BY_SIDE) * ones, 64.0 * ones),
+        Launches(marlin["64"], (left > 0).astype(np.float64), left, 64.0 * ones),
     ]
     for rows in (16, 32, 48, 64):
         found.append(Launches(marlin[str(rows)], 1.0 * (np.ceil(rest / 16) * 16 == rows), ones, rest))
