@@ -58,6 +58,8 @@ def test_targets_are_by_device_class_and_trust() -> None:
     assert target_of("h200", "gemm_bf16") == Target(0.05, 0.11)
     assert target_of("a100_80g_sxm", "gemm_bf16") == Target(0.057, 0.12)
     assert target_of("h200", "gemm_w4a8_group") == Target(0.08, 0.16)
+    assert target_of("h200", "gemm_portable_channel") == Target(0.08, 0.16)
+    assert target_of("h100_sxm", "gemm_fp16") is None
     assert target_of("rtx_5090", "gemm_bf16", "anchored") == Target(0.12)
     assert target_of("h200", "transfer") is None
     assert target_of("rtx_5090", "gemm_bf16", "blind") is None
@@ -106,6 +108,13 @@ def test_each_calibrated_gpu_has_lines() -> None:
     named = {name for name, one in gpus().items() if one.calibrated}
     found = {line.machine for line in report.shipped_report(load_records()[:1]) if line.trust == "calibrated"}
     assert named == found
+
+
+def test_points_of_two_names_are_told_once() -> None:
+    """The published products count as bfloat16 and as float16."""
+    names = [line.kind for line in report.report(gpus()["a100_80g_sxm"], ())]
+    assert "gemm_bf16" in names
+    assert "gemm_fp16" not in names
 
 
 def test_a_picture_has_a_panel_a_class(tmp_path: Path) -> None:
