@@ -131,7 +131,7 @@ def elementwise(
 ) -> None:
     """An elementwise operator of PyTorch on 16-bit numbers, as many kernels as the framework launches.
 
-    tilewright predict elementwise --operator silu_mul,silu_mul_fused --elements 4096..16777216
+    tilewright predict elementwise --operator silu_mul,gelu --elements 4096..16777216
     """
     from analysis.gpu import ask
 

@@ -48,6 +48,7 @@ def decode_attention(
     Raises ValueError for an unknown kernel, with the nearest, for counts below 1, for query heads that are no multiple
     of the K/V heads, for more tokens kept than there are, for bits that the kernel has not.
     """
+    _tensor_cores(machine)
     _known(kernel, DECODE_KERNELS)
     named = {"batch": batch, "context": context, "heads": heads, "kv_heads": kv_heads, "head_size": head_size}
     b, length, h, kv, size, bits, listed = positive(**named, kv_bits=kv_bits, kept=context if kept is None else kept)
@@ -86,6 +87,7 @@ def prefill_attention(
 
     Raises ValueError as `decode_attention` does, and for causal attention with more queries than keys.
     """
+    _tensor_cores(machine)
     _known(kernel, PREFILL_KERNELS)
     named = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "queries": queries, "keys": keys}
     b, h, kv, rows, length, size = positive(**named, head_size=head_size)
@@ -94,6 +96,11 @@ def prefill_attention(
         raise ValueError("queries: causal attention needs as many keys as queries or more")
     problem = attention_flash.Problem(kernel, b, h, rows, length, size, causal, False, biased)
     return _flash(machine, _prefill_fit(fit, kernel), problem, f"prefill_{kernel}", kv / h)
+
+
+def _tensor_cores(machine: GpuMachine) -> None:
+    if not machine.rates.fp16:
+        raise ValueError(f"{machine.name}: rates.fp16: attention kernels need tensor cores, and this GPU has none")
 
 
 def _known(kernel: str, kernels: tuple[str, ...]) -> None:

@@ -250,3 +250,13 @@ def test_qserves_kernel_is_predicted_without_a_number_fitted_to_it() -> None:
     made = decode_attention(H200, FIT, [64, 256, 64, 256], [1024, 1024, 8192, 8192], 32, 8, 128, 4, "qserve")
     assert made.seconds * 1e6 == pytest.approx([166.4, 624.76, 1424.98, 5402.5], rel=0.15)
     assert set(made.limited_by()) == {"alu"}
+
+
+def test_a_gpu_without_tensor_cores_is_refused() -> None:
+    """It has no rate to divide by: the answer would be an infinite time."""
+    from dataflow.gpu.predict_attention import predict_attention, predict_prefill
+
+    with pytest.raises(ValueError, match="need tensor cores"):
+        predict_attention("titan_xp_gpu", 1, 1000, 32, 8)
+    with pytest.raises(ValueError, match="need tensor cores"):
+        predict_prefill("titan_xp_gpu", 1, 128, 32, 32)
